@@ -1,0 +1,236 @@
+"""JSON bodies of the HTTP interface. Field names are the interface: docs/protocol.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from dfslib.errors import DfsError, InvalidArgument, from_code
+from dfslib.model import Extent
+
+T = TypeVar("T")
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    error: str
+    message: str
+    path: str = ""
+
+
+class AttrBody(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A file's attributes. `mode` is octal, as in `0644`; `replication` is `default`, `all` or a number.
+
+    `replicas`, in the answer to a write, is the smallest number of datanodes that hold a block of it.
+    `path_bytes` and `target_bytes` are percent-encoded, and there only where the text beside them is not
+    exact because the bytes are no UTF-8.
+    """
+
+    path: str = ""
+    path_bytes: str = ""
+    name: str = ""
+    name_bytes: str = ""
+    ino: int
+    type: str
+    mode: str
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    allocated: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    version: int
+    rdev: int = 0
+    target: str = ""
+    target_bytes: str = ""
+    replication: str
+    etag: str = ""
+    replicas: int | None = None
+
+
+class ListingBody(msgspec.Struct, frozen=True):
+    """Entries of a directory, sorted by the bytes of their names. `more`: ask again after the last one."""
+
+    entries: list[AttrBody]
+    more: bool
+
+
+class XattrsBody(msgspec.Struct, frozen=True):
+    """Extended attributes; the values are base64."""
+
+    xattrs: dict[str, str]
+
+
+class NodeBody(msgspec.Struct, frozen=True):
+    """A datanode. `last_seen` is in seconds since the epoch; sizes are in bytes."""
+
+    id: str
+    state: str
+    url: str
+    public_url: str
+    capacity: int
+    used: int
+    free: int
+    blocks: int
+    last_seen: float
+    writable: bool
+
+
+class ClusterBody(msgspec.Struct, frozen=True):
+    cluster_id: str
+    version: str
+    protocol: int
+    replication: str
+    min_replicas: int
+    uptime_s: float
+    garbage_blocks: int
+    nodes: list[NodeBody]
+
+
+class DfBody(msgspec.Struct, frozen=True):
+    """`capacity`, `used` and `free` add up the live datanodes' volumes; `available` is what files can
+    still take with the cluster's replication; `bytes` is what all files hold, each counted once."""
+
+    capacity: int
+    used: int
+    free: int
+    available: int
+    bytes: int
+    files: int
+    directories: int
+    nodes: int
+
+
+class ProblemBody(msgspec.Struct, frozen=True):
+    """`kind` is `missing copies`, `lost` (no copy on any live datanode) or `metadata` (a broken invariant)."""
+
+    kind: str
+    path: str
+    detail: str
+    block: str = ""
+    copies: int = 0
+    wanted: int = 0
+
+
+class FsckBody(msgspec.Struct, frozen=True):
+    """`problem_count` counts all problems, `problems` holds the first of them."""
+
+    healthy: bool
+    inodes: int
+    blocks: int
+    problem_count: int
+    problems: list[ProblemBody]
+
+
+class JoinRequest(msgspec.Struct, frozen=True):
+    """`url` is empty where the namenode is to use the address it sees, with `port`."""
+
+    node_id: str
+    cluster_id: str
+    protocol: int
+    port: int
+    url: str
+    public_url: str
+    capacity: int
+    used: int
+    free: int
+    blocks: int
+
+
+class JoinAnswer(msgspec.Struct, frozen=True):
+    """The datanode reports its blocks next, in pages; then it heartbeats."""
+
+    cluster_id: str
+    url: str
+
+
+class ReportRequest(msgspec.Struct, frozen=True):
+    """The blocks a datanode holds whose ids are in (after, last block of the page], sorted.
+
+    `last`: there are none after these.
+    """
+
+    node_id: str
+    after: int
+    blocks: list[int]
+    last: bool
+
+
+class ReportAnswer(msgspec.Struct, frozen=True):
+    """`delete`: blocks of this page that no file uses."""
+
+    delete: list[int]
+
+
+class HeartbeatRequest(msgspec.Struct, frozen=True):
+    """`free` already leaves out what the datanode reserves. `leaving`: it stops now."""
+
+    node_id: str
+    capacity: int
+    used: int
+    free: int
+    blocks: int
+    leaving: bool = False
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True):
+    delete: list[int]
+
+
+class LayoutBody(msgspec.Struct, frozen=True):
+    """Where a file's bytes lie. Gaps between extents are zeros."""
+
+    ino: int
+    version: int
+    size: int
+    mtime_ns: int
+    extents: list[Extent]
+
+
+class LocateBody(msgspec.Struct, frozen=True):
+    """URLs of the datanodes that hold a block and can be asked."""
+
+    urls: list[str]
+
+
+class BlockBody(msgspec.Struct, frozen=True):
+    """Answer to a PUT of a block: what is durably stored, as the datanode saw it."""
+
+    block: str
+    size: int
+    crc32c: str
+
+
+class HealthBody(msgspec.Struct, frozen=True):
+    status: str
+
+
+def encode(body: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
+    return msgspec.json.encode(body)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises InvalidArgument where `data` is not such a message."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"not a {kind.__name__}: {error}") from None
+
+
+def encode_error(error: DfsError) -> bytes:
+    path = error.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    message = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return encode(ErrorBody(error=error.code, message=message, path=path))
+
+
+def decode_error(data: bytes, status: int, path: str = "") -> DfsError:
+    """The error in an answer. One that is not ours (a proxy's page) is told by its status alone."""
+    try:
+        body = msgspec.json.decode(data, type=ErrorBody)
+    except msgspec.MsgspecError:
+        code = {404: "ENOENT", 502: "EUNAVAILABLE", 503: "EUNAVAILABLE", 504: "EUNAVAILABLE"}.get(status, "EIO")
+        return from_code(code, f"HTTP status {status}", path)
+    return from_code(body.error, body.message, path or body.path)

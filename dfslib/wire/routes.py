@@ -1,0 +1,79 @@
+"""Paths, parameters and headers of the HTTP interface, each written once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dfslib.model import BlockId, InodeId, format_block
+from dfslib.wire.paths import encode_name, encode_path
+
+PROTOCOL_VERSION: Final = 1
+"""Raised when a datanode or client of the version before could not work with this one."""
+
+# Namenode
+FS: Final = "/fs"
+CLUSTER: Final = "/cluster"
+CLUSTER_DF: Final = "/cluster/df"
+CLUSTER_FSCK: Final = "/cluster/fsck"
+CLUSTER_JOIN: Final = "/cluster/join"
+CLUSTER_HEARTBEAT: Final = "/cluster/heartbeat"
+CLUSTER_REPORT: Final = "/cluster/report"
+CLUSTER_LAYOUT: Final = "/cluster/layout"
+CLUSTER_LOCATE: Final = "/cluster/locate"
+# Datanode
+FILES: Final = "/files"
+BLOCKS: Final = "/blocks"
+# Both
+HEALTHZ: Final = "/healthz"
+METRICS: Final = "/metrics"
+
+HEADER_TYPE: Final = "X-DFS-Type"
+HEADER_MODE: Final = "X-DFS-Mode"
+HEADER_UID: Final = "X-DFS-Uid"
+HEADER_GID: Final = "X-DFS-Gid"
+HEADER_REPLICATION: Final = "X-DFS-Replication"
+HEADER_INODE: Final = "X-DFS-Inode"
+HEADER_NLINK: Final = "X-DFS-Nlink"
+HEADER_SIZE: Final = "X-DFS-Size"
+HEADER_ALLOCATED: Final = "X-DFS-Allocated"
+HEADER_MTIME: Final = "X-DFS-Mtime-Ns"
+HEADER_ATIME: Final = "X-DFS-Atime-Ns"
+HEADER_CTIME: Final = "X-DFS-Ctime-Ns"
+HEADER_VERSION: Final = "X-DFS-Version"
+HEADER_TARGET: Final = "X-DFS-Target"
+"""A symbolic link's target, percent-encoded."""
+HEADER_RDEV: Final = "X-DFS-Rdev"
+HEADER_CRC32C: Final = "X-DFS-CRC32C"
+"""Of a whole block, 8 hexadecimal digits. In a PUT: refuse the block unless it matches."""
+HEADER_ORIGIN: Final = "X-DFS-Origin"
+"""For whom a block is written: base64url of msgpack, a list of model.Origin."""
+HEADER_ERROR: Final = "X-DFS-Error"
+"""An error's code, where the answer may have no body (HEAD)."""
+
+MAX_LINE_BYTES: Final = 64 << 10
+"""Longest request line that servers parse: PATH_MAX percent-encoded, twice, with room to say why not."""
+MAX_HEADER_BYTES: Final = 128 << 10
+"""Longest header: an origin list of MAX_ORIGIN_BYTES in base64."""
+MAX_ORIGIN_BYTES: Final = 48 << 10
+
+
+def fs(path: bytes) -> str:
+    """`/fs/PATH` for an absolute or relative path of the tree."""
+    return f"{FS}/{encode_path(path.lstrip(b'/'))}"
+
+
+def file(ino: InodeId, version: int, name: bytes) -> str:
+    """A whole file on a datanode. The name is there for people and programs that save by it."""
+    return f"{FILES}/{ino}/{version}/{encode_name(name)}"
+
+
+def block(block_id: BlockId) -> str:
+    return f"{BLOCKS}/{format_block(block_id)}"
+
+
+def layout(ino: InodeId) -> str:
+    return f"{CLUSTER_LAYOUT}/{ino}"
+
+
+def locate(block_id: BlockId) -> str:
+    return f"{CLUSTER_LOCATE}/{format_block(block_id)}"
