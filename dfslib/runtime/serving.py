@@ -23,7 +23,7 @@ _BACKLOG = 1024
 
 
 class Node(Protocol):
-    """What `DFS_NODE_CLASS` names. Two things may be left out: `event_loop` and `before_stop`."""
+    """What `DFS_NODE_CLASS` names. All but `from_env` and `app` may be left out."""
 
     event_loop: ClassVar[str]
     """`uvloop`, or `asyncio` (the default) whose `sendfile` is real."""
@@ -34,7 +34,12 @@ class Node(Protocol):
         ...
 
     def app(self) -> web.Application:
-        """The application. What the node runs beside it starts and stops in the application's cleanup_ctx."""
+        """The application, before any event loop runs. What the node runs beside it starts and stops in the application's cleanup_ctx."""
+        ...
+
+    async def run_while_serving(self) -> None:
+        """Runs from when the socket accepts until it is cancelled at SIGTERM. Whatever it raises ends the
+        process: DfsError and OSError with one line, anything else with its traceback, both with status 1."""
         ...
 
     async def before_stop(self) -> None:
@@ -62,17 +67,18 @@ def serve(node: Node, host: str, port: int, stop_timeout_s: float) -> None:
         import uvloop  # only the nodes that ask for it need it installed
 
         factory = uvloop.new_event_loop
+    app = node.app()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(node, host, port, stop_timeout_s))
+        runner.run(_serve(node, app, host, port, stop_timeout_s))
 
 
-async def _serve(node: Node, host: str, port: int, stop_timeout_s: float) -> None:
+async def _serve(node: Node, app: web.Application, host: str, port: int, stop_timeout_s: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     runner = web.AppRunner(
-        node.app(),
+        app,
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=stop_timeout_s,
@@ -84,10 +90,26 @@ async def _serve(node: Node, host: str, port: int, stop_timeout_s: float) -> Non
         await runner.setup()
         await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         log.info(event("serving", node=type(node).__name__, host=host, port=port))
-        await stop.wait()
+        await _run_until(stop, node)
         log.info(event("stopping", node=type(node).__name__))
         if hasattr(node, "before_stop"):
             await node.before_stop()
     finally:
         await runner.cleanup()
     log.info(event("stopped", node=type(node).__name__))
+
+
+async def _run_until(stop: asyncio.Event, node: Node) -> None:
+    """Wait for `stop`, with the node's own work beside; raise what that raises."""
+    stopped = asyncio.create_task(stop.wait())
+    work = asyncio.create_task(node.run_while_serving()) if hasattr(node, "run_while_serving") else None
+    try:
+        await asyncio.wait({stopped, work} if work else {stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work is not None and work.done() and not stop.is_set():
+            await work
+            await stopped  # it ended by itself, which is its right
+    finally:
+        for task in filter(None, (stopped, work)):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,1 @@
+"""Blocks on a disk: format, checksums, atomic creation, quarantine, identity of the volume. No network."""

@@ -1,0 +1,45 @@
+"""What a datanode counts, for `/metrics`. A registry per node: several may run in one process (tests)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from dfslib.datanode.store.block_store import BlockStore
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.received_blocks = self._counter("received_blocks", "Blocks stored durably")
+        self.received_bytes = self._counter("received_bytes", "Bytes of blocks stored durably")
+        self.sent_bytes = self._counter("sent_bytes", "Bytes of blocks and files sent")
+        self.peer_reads = self._counter("peer_reads", "Ranges fetched from another datanode, missing or bad here")
+        self.bad_blocks = self._counter("bad_blocks", "Blocks moved to the quarantine")
+        self.aborted_answers = self._counter("aborted_answers", "Answers cut off because no good copy was left")
+        self.registered = Gauge(
+            "dfs_datanode_registered", "1 while the namenode knows this datanode", registry=self.registry
+        )
+
+    def watch(self, store: BlockStore) -> None:
+        """Show the store's usage, asked for at each scrape."""
+        for name, meaning in (
+            ("capacity", "Bytes of the volume"),
+            ("used", "Bytes in files of blocks"),
+            ("free", "Bytes left for blocks"),
+            ("blocks", "Blocks stored"),
+        ):
+            unit = "" if name == "blocks" else "_bytes"
+            gauge = Gauge(f"dfs_datanode_{name}{unit}", meaning, registry=self.registry)
+            gauge.set_function(partial(_field, store, name))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, meaning: str) -> Counter:
+        return Counter(f"dfs_datanode_{name}", meaning, registry=self.registry)
+
+
+def _field(store: BlockStore, name: str) -> float:
+    return float(getattr(store.usage(), name))

@@ -1,0 +1,196 @@
+"""A datanode's life with its namenode: join, report what is stored, then heartbeat until told to stop.
+
+    away --join--> joined --report--> registered --heartbeat, heartbeat, ...
+      ^                                   | UnknownNode: join again at once
+      +------- no answer: wait longer each time, and join again
+
+Blocks are served all the while. The orders that come in answers (delete these) are carried out here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from dfslib.datanode.namenode_client import NamenodeClient
+from dfslib.datanode.store.block_store import BlockStore, Listing
+from dfslib.datanode.store.volume import Volume
+from dfslib.errors import DfsError, ForeignVolume, UnknownNode
+from dfslib.model import BlockId
+from dfslib.runtime.logs import event
+from dfslib.wire import routes
+from dfslib.wire.messages import HeartbeatAnswer, HeartbeatRequest, JoinRequest, ReportRequest
+
+log = logging.getLogger("dfs.registration")
+
+T = TypeVar("T")
+
+REPORT_PAGE: Final = 5000
+"""Blocks in a page: 50 KB to send, and a transaction of milliseconds for the namenode."""
+_BACKOFF_FIRST_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 3.0
+"""Short: one small request every 3 s harms no namenode, and its restart should not be an outage."""
+_DELETE_S: Final = 1.0
+_BEAT_MIN_S: Final = 0.1
+"""The namenode holds a heartbeat for about a second. One that does not must not be flooded."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """What to advertise: `url` is "" where the namenode is to use the address it sees, with `port`."""
+
+    port: int
+    url: str
+    public_url: str
+
+
+class Registration:
+    """`run` is the whole life; `leave` says good-bye once `run` has been cancelled."""
+
+    def __init__(
+        self,
+        namenode: NamenodeClient,
+        volume: Volume,
+        store: BlockStore,
+        pool: Executor,
+        addresses: Addresses,
+        *,
+        on_registered: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._namenode = namenode
+        self._volume = volume
+        self._store = store
+        self._pool = pool
+        self._addresses = addresses
+        self._on_registered = on_registered
+        self._backoff_s = 0.0
+        self._report_wanted = False
+        self._to_delete: list[int] = []
+        self.registered = False
+        """True from the first complete report on; blocks are served also while the namenode is away."""
+
+    async def run(self) -> None:
+        """Never returns. Raises ForeignVolume where the volume is another cluster's."""
+        while True:
+            try:
+                await self._join()
+                await self._report()
+                self._connected()
+                while True:
+                    await self._beat()
+            except ForeignVolume:
+                raise
+            except UnknownNode:
+                log.info(event("the namenode does not know this datanode", action="joining again"))
+                await self._wait("unknown")
+            except DfsError as error:
+                await self._wait(str(error))
+
+    async def leave(self) -> None:
+        """Tell the namenode that this datanode stops, so that nobody is sent here any more."""
+        if not self.registered:
+            return
+        try:
+            await self._namenode.heartbeat(self._heartbeat(leaving=True))
+        except DfsError as error:
+            log.info(event("left without the namenode's knowledge", reason=error))
+
+    def report_soon(self) -> None:
+        """Report all blocks again before long: one that was reported has turned out bad. From the event loop."""
+        self._report_wanted = True
+
+    async def _join(self) -> None:
+        usage = self._store.usage()
+        answer = await self._namenode.join(
+            JoinRequest(
+                node_id=self._volume.node_id,
+                cluster_id=self._volume.cluster_id,
+                protocol=routes.PROTOCOL_VERSION,
+                port=self._addresses.port,
+                url=self._addresses.url,
+                public_url=self._addresses.public_url,
+                capacity=usage.capacity,
+                used=usage.used,
+                free=usage.free,
+                blocks=usage.blocks,
+            )
+        )
+        await self._in_thread(self._volume.bind, answer.cluster_id)
+        log.info(
+            event("joined", namenode=self._namenode.url, cluster=answer.cluster_id, url=answer.url, blocks=usage.blocks)
+        )
+
+    async def _report(self) -> None:
+        self._report_wanted = False
+        listing = await self._in_thread(self._store.start_listing)
+        try:
+            await self._report_pages(listing)
+        finally:
+            self._store.end_listing(listing)
+
+    async def _report_pages(self, listing: Listing) -> None:
+        after, last = 0, False
+        while not last:
+            blocks, last = listing.page(after, REPORT_PAGE)
+            answer = await self._namenode.report(
+                ReportRequest(node_id=self._volume.node_id, after=after, blocks=blocks, last=last)
+            )
+            after = blocks[-1] if blocks else after
+            await self._delete(answer.delete)
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat())
+        await self._delete(answer.delete)
+        if self._report_wanted:
+            await self._report()
+        if not answer.delete and not self._to_delete:
+            await asyncio.sleep(max(0.0, _BEAT_MIN_S - (loop.time() - began)))
+
+    def _heartbeat(self, *, leaving: bool = False) -> HeartbeatRequest:
+        usage = self._store.usage()
+        return HeartbeatRequest(
+            node_id=self._volume.node_id,
+            capacity=usage.capacity,
+            used=usage.used,
+            free=usage.free,
+            blocks=usage.blocks,
+            leaving=leaving,
+        )
+
+    async def _delete(self, blocks: list[int]) -> None:
+        self._to_delete.extend(blocks)
+        if self._to_delete:
+            count = await self._in_thread(self._delete_some)
+            log.info(event("blocks deleted", count=count, left=len(self._to_delete)))
+
+    def _delete_some(self) -> int:
+        """As many as fit between two heartbeats: a thousand large files can take an old disk seconds."""
+        count = 0
+        deadline = time.monotonic() + _DELETE_S
+        while self._to_delete and time.monotonic() < deadline:
+            count += self._store.delete(BlockId(self._to_delete.pop()))
+        return count
+
+    def _connected(self) -> None:
+        self._backoff_s = 0.0
+        if not self.registered:
+            self.registered = True
+            self._on_registered()
+
+    async def _wait(self, reason: str) -> None:
+        if not self._backoff_s:
+            log.warning(event("waiting for the namenode", namenode=self._namenode.url, reason=reason))
+        self._backoff_s = min(_BACKOFF_MAX_S, self._backoff_s * 2 or _BACKOFF_FIRST_S)
+        # Spread out, so that a hundred datanodes do not all come back in the same instant.
+        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1))
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

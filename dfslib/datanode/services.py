@@ -1,0 +1,32 @@
+"""What the handlers of one running datanode share. Made and ended by `node`; no behaviour."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+from dfslib.datanode.commit_queue import CommitQueue
+from dfslib.datanode.layouts import Layouts
+from dfslib.datanode.metrics import Metrics
+from dfslib.datanode.namenode_client import NamenodeClient
+from dfslib.datanode.store.block_store import BlockStore
+
+
+@dataclass(frozen=True)
+class Services:
+    store: BlockStore
+    commits: CommitQueue
+    pool: ThreadPoolExecutor
+    """For whatever waits for the disk."""
+    peers: aiohttp.ClientSession
+    namenode: NamenodeClient
+    layouts: Layouts
+    metrics: Metrics
+    body_timeout_s: float
+
+
+SERVICES: Final = web.AppKey("services", Services)

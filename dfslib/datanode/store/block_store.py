@@ -1,0 +1,340 @@
+"""The blocks of a volume: find, share, list, delete, quarantine, and count them.
+
+Making new ones is `block_writer`'s, the format of their files `block_file`'s. All methods block on the disk
+unless they say otherwise, and may be called from any thread.
+
+Locks: `_names` is held while a name below blocks/ changes (rename, unlink), so that "is it there" and
+"put it there" are one step. `_tables` guards the dictionaries below, never during a system call that waits
+for the disk, so that the event loop may take it. `_names` is taken before `_tables`, never after.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import os
+import threading
+import time
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dfslib.datanode.store.block_file import BadBlock
+from dfslib.datanode.store.open_block import OpenBlock
+from dfslib.datanode.store.volume import sync_directory
+from dfslib.errors import InputOutput, NoSpace, NotFound
+from dfslib.model import BlockId, format_block, parse_block
+from dfslib.runtime.logs import event
+
+log = logging.getLogger("dfs.store")
+
+_DIRECTORIES: Final = 256
+_DIRECTORY_SHIFT: Final = 30
+"""Ids are milliseconds << 20 (runtime.ids), so bits 30-37 name the second: blocks written together share a
+directory, and so one fsync of it."""
+_OPEN_MAX: Final = 256
+"""Blocks kept open for the next reader; below the usual limit of 1,024 file descriptors, with sockets."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes, and a number of blocks. `free` leaves out what is reserved."""
+
+    capacity: int
+    used: int
+    free: int
+    blocks: int
+
+
+class BlockStore:
+    def __init__(
+        self,
+        root: Path,
+        reserved_bytes: int,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        on_bad: Callable[[BlockId], None] = lambda block: None,
+    ) -> None:
+        """Open the store of a volume: remove half-written blocks, count the whole ones.
+
+        `on_bad` is told of every block that goes to the quarantine, from whichever thread found it.
+        """
+        self.clock = clock
+        self.tmp: Final = root / "tmp"
+        self._root: Final = root
+        self._blocks: Final = root / "blocks"
+        self._quarantine: Final = root / "quarantine"
+        self._reserved: Final = reserved_bytes
+        self._on_bad = on_bad
+        self._names = threading.Lock()
+        self._tables = threading.Lock()
+        self._open: OrderedDict[BlockId, OpenBlock] = OrderedDict()
+        self._pins: Counter[BlockId] = Counter()
+        self._doomed: set[BlockId] = set()
+        self._removals = 0
+        """Counts names taken away: a block opened while one was is not kept open, it may be that one."""
+        self._listings: list[Listing] = []
+        self._used = 0
+        self._count = 0
+        for entry in self.tmp.iterdir():
+            entry.unlink()  # not renamed, so nobody was told that it is stored
+        for number in range(_DIRECTORIES):
+            (self._blocks / f"{number:02x}").mkdir(exist_ok=True)
+        sync_directory(self._blocks)
+        for _, entry_size in self._scan(with_sizes=True):
+            self._count += 1
+            self._used += entry_size
+
+    # Finding and sharing
+
+    def path(self, block: BlockId) -> Path:
+        return self._blocks / f"{block >> _DIRECTORY_SHIFT & _DIRECTORIES - 1:02x}" / format_block(block)
+
+    def acquire(self, block: BlockId) -> OpenBlock:
+        """The block, open and pinned until `release`. Raises NotFound, or BadBlock after quarantining it."""
+        opened = self.acquire_if_open(block)
+        if opened is not None:
+            return opened
+        removals = self._removals
+        path = self.path(block)
+        try:
+            opened = OpenBlock(block, path)
+        except FileNotFoundError:
+            raise NotFound(f"block {format_block(block)} is not on this datanode") from None
+        except BadBlock as error:
+            self._to_quarantine(block, error, None)
+            raise
+        except OSError as error:  # too many open files, no permission: the block may be good
+            raise InputOutput(f"block {format_block(block)} cannot be opened: {error}") from error
+        with self._tables:
+            other = self._open.get(block)
+            if other is not None:
+                opened.close()
+                opened = other
+            elif removals == self._removals:
+                self._open[block] = opened
+                opened.cached = True
+                self._close_oldest()
+            opened.references += 1
+            self._pins[block] += 1
+        return opened
+
+    def acquire_if_open(self, block: BlockId) -> OpenBlock | None:
+        """As `acquire` where the block is open already; never waits for the disk."""
+        with self._tables:
+            opened = self._open.get(block)
+            if opened is not None:
+                self._open.move_to_end(block)
+                opened.references += 1
+                self._pins[block] += 1
+            return opened
+
+    def release(self, opened: OpenBlock) -> None:
+        with self._tables:
+            opened.references -= 1
+            if not opened.references and not opened.cached:
+                opened.close()
+        self._unpin([opened.block])
+
+    @contextmanager
+    def opened(self, block: BlockId) -> Iterator[OpenBlock]:
+        """`acquire` and `release`; a BadBlock raised inside quarantines the block."""
+        opened = self.acquire(block)
+        try:
+            yield opened
+        except BadBlock as error:
+            self.quarantine(opened, error)
+            raise
+        finally:
+            self.release(opened)
+
+    @contextmanager
+    def pinned(self, blocks: set[BlockId]) -> Iterator[None]:
+        """Keep these from being deleted meanwhile, whether they are here or not. Does not wait for the disk
+        unless one of them was to be deleted."""
+        with self._tables:
+            self._pins.update(blocks)
+        try:
+            yield
+        finally:
+            self._unpin(blocks)
+
+    def _unpin(self, blocks: set[BlockId] | list[BlockId]) -> None:
+        free: list[BlockId] = []
+        with self._tables:
+            for block in blocks:
+                if self._pins[block] > 1:
+                    self._pins[block] -= 1
+                    continue
+                del self._pins[block]
+                if block in self._doomed:
+                    free.append(block)
+        for block in free:
+            self.delete(block)
+
+    def _close_oldest(self) -> None:
+        """Under `_tables`."""
+        for block in list(self._open):
+            if len(self._open) <= _OPEN_MAX:
+                break
+            self._forget(block)
+
+    def _forget(self, block: BlockId) -> None:
+        """Under `_tables`: do not give this open file to anyone else; close it when nobody has it."""
+        opened = self._open.pop(block, None)
+        if opened is not None:
+            opened.cached = False
+            if not opened.references:
+                opened.close()
+
+    # Taking away
+
+    def delete(self, block: BlockId) -> bool:
+        """Delete a block, now or as soon as nobody is being served it. False where it is not here.
+
+        Not synced: a name that comes back after a power cut is reported, and deleted again.
+        """
+        with self._names:
+            path = self.path(block)
+            with self._tables:
+                if self._pins[block] and path.exists():
+                    self._doomed.add(block)
+                    return True
+                self._pins.pop(block, None)  # Counter keeps a zero that was looked at
+                self._doomed.discard(block)
+                self._removals += 1
+                self._forget(block)
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            self._account(-size, -1)
+            return True
+
+    def quarantine(self, opened: OpenBlock, error: BadBlock) -> None:
+        """Take an open block that turned out bad out of use; its file is kept for a person to look at."""
+        self._to_quarantine(opened.block, error, opened.inode())
+
+    def _to_quarantine(self, block: BlockId, error: BadBlock, inode: int | None) -> None:
+        path = self.path(block)
+        with self._names:
+            with self._tables:
+                self._removals += 1
+                self._forget(block)
+            try:
+                found = path.stat()
+                if inode is not None and found.st_ino != inode:
+                    return  # a good copy has taken its place already
+                kept = self._quarantine / f"{format_block(block)}.{self.clock()}"
+                path.rename(kept)
+            except FileNotFoundError:
+                return  # another reader has found it first
+            self._account(-found.st_size, -1)
+            # Else a power cut brings the bad block back, after its repair was thought unneeded.
+            sync_directory(self._quarantine)
+            sync_directory(path.parent)
+        log.error(event("bad block quarantined", block=format_block(block), reason=error, kept=kept))
+        self._on_bad(block)
+
+    # Making (called by block_writer)
+
+    def require_space(self, size: int) -> None:
+        """Raise NoSpace unless `size` more bytes leave the reserve untouched."""
+        free = self._free(os.statvfs(self._root))
+        if free <= 0 or free < size:
+            raise NoSpace(f"the datanode has {max(0, free)} bytes left for blocks")
+
+    def publish(self, block: BlockId, temporary: Path, size: int) -> bool:
+        """Give a whole and synced file its block's name; False where the name is taken. Not durable before
+        the directory (`path(block).parent`) is synced. `size` is the file's."""
+        with self._names:
+            path = self.path(block)
+            if path.exists():
+                return False
+            temporary.rename(path)
+            self._account(size, 1)
+            with self._tables:
+                for listing in self._listings:
+                    listing.recent.add(block)
+        return True
+
+    def keep(self, block: BlockId) -> None:
+        """Take back a deletion that has not happened yet: the block was written again."""
+        with self._tables:
+            self._doomed.discard(block)
+
+    def _account(self, size: int, count: int) -> None:
+        with self._tables:
+            self._used += size
+            self._count += count
+
+    # Counting and listing
+
+    def usage(self) -> Usage:
+        """Does not wait for the disk."""
+        disk = os.statvfs(self._root)
+        return Usage(disk.f_blocks * disk.f_frsize, self._used, max(0, self._free(disk)), self._count)
+
+    def _free(self, disk: os.statvfs_result) -> int:
+        return disk.f_bavail * disk.f_frsize - self._reserved
+
+    def start_listing(self) -> Listing:
+        """All blocks, sorted; those that come until `end_listing` are in its later pages too."""
+        listing = Listing()
+        with self._tables:
+            self._listings.append(listing)
+        try:
+            listing.found = array("Q", sorted(block for block, _ in self._scan(with_sizes=False)))
+        except BaseException:
+            self.end_listing(listing)
+            raise
+        return listing
+
+    def end_listing(self, listing: Listing) -> None:
+        """Never waits for the disk."""
+        with self._tables:
+            self._listings.remove(listing)
+
+    def close(self) -> None:
+        """Close what is kept open for readers."""
+        with self._tables:
+            for block in list(self._open):
+                self._forget(block)
+
+    def _scan(self, *, with_sizes: bool) -> Iterator[tuple[BlockId, int]]:
+        for number in range(_DIRECTORIES):
+            with os.scandir(self._blocks / f"{number:02x}") as entries:
+                for entry in entries:
+                    try:
+                        block = parse_block(entry.name)
+                        size = entry.stat(follow_symlinks=False).st_size if with_sizes else 0
+                    except ValueError:
+                        log.warning(event("not a block", path=entry.path, action="ignored"))
+                        continue
+                    except FileNotFoundError:
+                        continue  # deleted while we look
+                    if self.path(block).parent.name != f"{number:02x}":
+                        log.warning(event("block in a wrong directory", path=entry.path, action="ignored"))
+                        continue
+                    yield block, size
+
+
+class Listing:
+    """Pages of block ids. `found` is 8 bytes a block, so ten million are no burden."""
+
+    def __init__(self) -> None:
+        self.found: array[int] = array("Q")
+        self.recent: set[int] = set()
+
+    def page(self, after: int, limit: int) -> tuple[list[int], bool]:
+        """The next `limit` ids above `after` (and newer ones among them), and whether these are the last."""
+        first = bisect.bisect_right(self.found, after)
+        ids = self.found[first : first + limit].tolist()
+        last = first + limit >= len(self.found)
+        newer = {block for block in set(self.recent) if block > after and (last or block <= ids[-1])}
+        return sorted(newer.union(ids)), last

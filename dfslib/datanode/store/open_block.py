@@ -1,0 +1,132 @@
+"""Reading one block's file: its footer once, and then any range with its checksums checked.
+
+Finding, sharing and closing open blocks is `block_store`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from dfslib.datanode.store.block_file import (
+    BadBlock,
+    Footer,
+    aligned_range,
+    check_slices,
+    decode_footer,
+)
+from dfslib.errors import InputOutput
+from dfslib.model import BlockId, format_block
+
+CHECK_BYTES: Final = 2 << 20
+"""Bytes read and checked at a time: fits a core's cache, and costs a thread switch per 2 MiB."""
+_ENDING_BYTES: Final = 8 << 10
+"""Read from the end at once: holds the footer of a whole 64 MiB block with a few origins."""
+_ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
+"""Errors of a read that say the disk lost the data, and not that the process lacks something."""
+
+_local = threading.local()
+
+
+class OpenBlock:
+    """A block's file, open. Safe to read from several threads at once: nothing moves a file position.
+
+    Every reading method raises BadBlock where the file does not hold what its checksums say, and InputOutput
+    where the process cannot read for reasons of its own (out of memory).
+    """
+
+    def __init__(self, block: BlockId, path: Path) -> None:
+        """Open and read the footer. Raises FileNotFoundError, BadBlock or OSError."""
+        self.block = block
+        self.file: Final = io.FileIO(path, "rb")
+        self.references = 0
+        """Users at the moment; kept by the store under its lock."""
+        self.cached = False
+        try:
+            self.footer: Final = self._read_footer()
+        except BaseException:
+            self.file.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        return self.footer.size
+
+    def inode(self) -> int:
+        """The file's own number, to tell it from another one that took its name meanwhile."""
+        return os.fstat(self.file.fileno()).st_ino
+
+    def check(self, start: int, end: int) -> None:
+        """Read and check all slices that [start, end) touches, so that they may be sent with sendfile."""
+        low, high = aligned_range(self.footer, start, end)
+        buffer = _thread_buffer()
+        for position in range(low, high, CHECK_BYTES):
+            view = buffer[: min(CHECK_BYTES, high - position)]
+            self._read_into(view, position)
+            check_slices(self.footer, position, view)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The checked bytes of [start, end)."""
+        data = bytearray(end - start)
+        low, high = aligned_range(self.footer, start, end)
+        buffer = _thread_buffer()
+        for position in range(low, high, CHECK_BYTES):
+            view = buffer[: min(CHECK_BYTES, high - position)]
+            self._read_into(view, position)
+            check_slices(self.footer, position, view)
+            first, last = max(start, position), min(end, position + len(view))
+            data[first - start : last - start] = view[first - position : last - position]
+        return bytes(data)
+
+    def read_if_in_memory(self, start: int, end: int) -> bytes | None:
+        """As `read`, or None where the disk would have to be waited for (preadv2(2), RWF_NOWAIT)."""
+        low, high = aligned_range(self.footer, start, end)
+        if high - low > CHECK_BYTES:
+            return None
+        view = _thread_buffer()[: high - low]
+        try:
+            if os.preadv(self.file.fileno(), [view], low, os.RWF_NOWAIT) != len(view):
+                return None
+        except OSError:  # not in memory, or a file system that cannot tell: `read` finds out what is wrong
+            return None
+        check_slices(self.footer, low, view)
+        return bytes(view[start - low : end - low])
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _read_into(self, view: memoryview, position: int) -> None:
+        done = 0
+        try:
+            while done < len(view):
+                count = os.preadv(self.file.fileno(), [view[done:]], position + done)
+                if not count:
+                    raise BadBlock(f"the file ends at {position + done}")
+                done += count
+        except OSError as error:
+            if error.errno in _ROTTEN:
+                raise BadBlock(f"the disk cannot read it at {position + done}: {error.strerror}") from error
+            raise InputOutput(f"block {format_block(self.block)} cannot be read: {error}") from error
+
+    def _read_footer(self) -> Footer:
+        size = os.fstat(self.file.fileno()).st_size
+        wanted = min(size, _ENDING_BYTES)
+        while True:
+            ending = bytearray(wanted)
+            self._read_into(memoryview(ending), size - wanted)
+            found = decode_footer(self.block, bytes(ending), size)
+            if isinstance(found, Footer):
+                return found
+            wanted = found
+
+
+def _thread_buffer() -> memoryview:
+    """CHECK_BYTES of scratch memory of this thread: what is checked need not be kept."""
+    view: memoryview | None = getattr(_local, "buffer", None)
+    if view is None:
+        view = _local.buffer = memoryview(bytearray(CHECK_BYTES))
+    return view

@@ -1,0 +1,149 @@
+"""A datanode's volume: the folder `DFS_FS_ROOT`, whose identity lies in it and moves with it.
+
+    identity.json   {node_id, cluster_id, format}
+    lock            held (flock) while a process uses the volume
+    blocks/XX/ID    whole blocks          tmp/         blocks being written
+    quarantine/     bad blocks, for a person to look at
+
+Knows nothing about blocks; `block_store` does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dfslib.errors import ForeignVolume, InputOutput
+from dfslib.model import NodeId
+from dfslib.runtime.logs import event
+
+log = logging.getLogger("dfs.volume")
+
+_IDENTITY: Final = "identity.json"
+_IDENTITY_NEW: Final = "identity.json.new"
+_LOCK: Final = "lock"
+_FORMAT: Final = 1
+_OF_NOBODY: Final = frozenset({"lost+found", _LOCK, _IDENTITY_NEW})
+"""Names that may stand in a folder without making it someone's: mkfs's own, and what a first start that
+was interrupted leaves behind."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """`cluster_id` is empty until the first join."""
+
+    node_id: str
+    cluster_id: str
+    format: int
+
+
+class Volume:
+    """An opened and locked volume. Not shared between processes; `close` gives it back."""
+
+    def __init__(self, root: Path, lock_fd: int, identity: Identity) -> None:
+        self.root = root
+        self._lock_fd = lock_fd
+        self._identity = identity
+
+    @classmethod
+    def open(cls, root: Path) -> Volume:
+        """Lock the volume, and make it one where `root` is missing or empty.
+
+        Raises ForeignVolume where another process uses it, or where a folder holds other things; OSError
+        where the folder cannot be made or read.
+        """
+        if not root.is_dir():
+            root.mkdir(parents=True)
+            # The new name must outlive a power cut as well as what is stored below it.
+            sync_directory(root.parent)
+        strangers = {entry.name for entry in root.iterdir()} - _OF_NOBODY
+        if strangers and _IDENTITY not in strangers:
+            raise ForeignVolume(
+                f"the folder holds other things ({min(strangers)!r}, ...) and no {_IDENTITY}; "
+                "give the datanode an empty one",
+                str(root),
+            )
+        lock_fd = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ForeignVolume("the volume is in use by another process", str(root)) from None
+            identity = _read_identity(root)
+            if identity is None:
+                identity = Identity(uuid.uuid4().hex, "", _FORMAT)
+                _write_identity(root, identity)
+                log.info(event("new volume", root=root, node=identity.node_id))
+            for name in ("blocks", "tmp", "quarantine"):
+                (root / name).mkdir(exist_ok=True)
+            sync_directory(root)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return cls(root, lock_fd, identity)
+
+    @property
+    def node_id(self) -> NodeId:
+        return NodeId(self._identity.node_id)
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster joined once and for all, or "" before that."""
+        return self._identity.cluster_id
+
+    def bind(self, cluster_id: str) -> None:
+        """Belong to this cluster from now on, durably. Raises ForeignVolume where it belongs to another."""
+        if self.cluster_id == cluster_id:
+            return
+        if self.cluster_id:
+            raise ForeignVolume(
+                f"the volume belongs to cluster {self.cluster_id}, and the namenode is of cluster {cluster_id}",
+                str(self.root),
+            )
+        identity = Identity(self._identity.node_id, cluster_id, _FORMAT)
+        _write_identity(self.root, identity)
+        self._identity = identity
+
+    def close(self) -> None:
+        """Unlock. Does nothing the second time."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+def sync_directory(path: Path | str) -> None:
+    """Make the names in a directory durable: fsync of a file does not (fsync(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_identity(root: Path) -> Identity | None:
+    try:
+        identity = msgspec.json.decode((root / _IDENTITY).read_bytes(), type=Identity)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        # A new identity would make the blocks on this volume nobody's, so a person has to decide.
+        raise InputOutput(f"the volume's identity cannot be read: {error}", str(root / _IDENTITY)) from None
+    if identity.format != _FORMAT or not identity.node_id:
+        raise ForeignVolume(f"the volume has format {identity.format}, this datanode knows {_FORMAT}", str(root))
+    return identity
+
+
+def _write_identity(root: Path, identity: Identity) -> None:
+    temporary = root / _IDENTITY_NEW
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.encode(identity) + b"\n")
+        file.flush()
+        # Before the rename: else the name could point to an empty file after a power cut.
+        os.fsync(file.fileno())
+    temporary.replace(root / _IDENTITY)
+    sync_directory(root)

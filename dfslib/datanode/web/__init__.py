@@ -1,0 +1,1 @@
+"""The datanode's HTTP handlers: receiving blocks, sending checked ranges of blocks and files."""

@@ -1,0 +1,127 @@
+"""`/blocks/ID`: blocks in and out, by id."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from dfslib.datanode.layouts import Piece
+from dfslib.datanode.services import SERVICES, Services
+from dfslib.datanode.store.block_file import BadBlock
+from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.block_writer import NewBlock
+from dfslib.datanode.web.answers import Content, answer
+from dfslib.datanode.web.receiving import receive_block
+from dfslib.errors import InvalidArgument, NotFound
+from dfslib.model import BlockId, Origin, format_block, parse_block
+from dfslib.transfer.block_source import BlockDescription, describe_block
+from dfslib.wire import messages, routes
+from dfslib.wire.messages import BlockBody
+from dfslib.wire.paths import parse_query
+
+_origins: Final = msgspec.msgpack.Decoder(list[Origin])
+
+
+async def put_block(request: web.Request) -> web.Response:
+    """201, or 200 where the same block was here already; only once it is durable."""
+    headers = request.headers
+    new = NewBlock(
+        _block_of(request),
+        _parse_origins(headers.get(routes.HEADER_ORIGIN)),
+        _parse_crc32c(headers.get(routes.HEADER_CRC32C)),
+    )
+    stored = await receive_block(request, request.app[SERVICES], new)
+    body = BlockBody(block=format_block(stored.block), size=stored.size, crc32c=f"{stored.crc32c:08x}")
+    return web.Response(
+        status=201 if stored.created else 200, body=messages.encode(body), content_type="application/json"
+    )
+
+
+async def get_block(request: web.Request) -> web.StreamResponse:
+    """GET and HEAD. `?local=true`: 404 rather than what another datanode holds."""
+    block = _block_of(request)
+    local = _parse_local(request.rel_url.raw_query_string)
+    found = await _describe(request.app[SERVICES], block, local)
+    content = Content(
+        what=f"block {format_block(block)}",
+        size=found.size,
+        etag=f'"{found.crc32c:08x}"',
+        pieces=lambda start, end: [Piece(block, start, end)],
+        headers={routes.HEADER_CRC32C: f"{found.crc32c:08x}"},
+        from_peers=not local,
+    )
+    return await answer(request, request.app[SERVICES], content)
+
+
+async def delete_block(request: web.Request) -> web.Response:
+    """204; the block is gone, or goes when those it is being sent to have it."""
+    block = _block_of(request)
+    loop = asyncio.get_running_loop()
+    if not await loop.run_in_executor(request.app[SERVICES].pool, request.app[SERVICES].store.delete, block):
+        raise NotFound(f"block {format_block(block)} is not on this datanode")
+    return web.Response(status=204)
+
+
+async def _describe(services: Services, block: BlockId, local: bool) -> BlockDescription:
+    opened = services.store.acquire_if_open(block)
+    if opened is not None:
+        services.store.release(opened)
+        return BlockDescription(opened.size, opened.footer.crc32c)
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(services.pool, _describe_stored, services.store, block)
+    except (NotFound, BadBlock):
+        if local:
+            raise NotFound(f"block {format_block(block)} is not on this datanode") from None
+    urls = await services.namenode.locate(block)
+    if not urls:
+        raise NotFound(f"block {format_block(block)} is on no datanode")
+    return await describe_block(services.peers, urls, block)
+
+
+def _describe_stored(store: BlockStore, block: BlockId) -> BlockDescription:
+    with store.opened(block) as opened:
+        return BlockDescription(opened.size, opened.footer.crc32c)
+
+
+def _block_of(request: web.Request) -> BlockId:
+    try:
+        return parse_block(request.match_info["block"])
+    except ValueError as error:
+        raise InvalidArgument(str(error), request.path) from None
+
+
+def _parse_local(query: str) -> bool:
+    parameters = parse_query(query)
+    local = parameters.pop("local", b"false")
+    if parameters or local not in (b"true", b"false"):
+        raise InvalidArgument("the one parameter is `local`, true or false")
+    return local == b"true"
+
+
+def _parse_crc32c(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        if len(text) != 8:
+            raise ValueError
+        return int(text, 16)
+    except ValueError:
+        raise InvalidArgument(f"{routes.HEADER_CRC32C}: {text!r} is not 8 hexadecimal digits") from None
+
+
+def _parse_origins(text: str | None) -> list[Origin]:
+    if text is None:
+        return []
+    if len(text) > routes.MAX_ORIGIN_BYTES * 4 // 3 + 4:
+        raise InvalidArgument(f"{routes.HEADER_ORIGIN} has more than {routes.MAX_ORIGIN_BYTES} bytes")
+    try:
+        padded = text + "=" * (-len(text) % 4)  # both forms of base64url are in use
+        return _origins.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidArgument(f"{routes.HEADER_ORIGIN} is not a list of origins: {error}") from None
