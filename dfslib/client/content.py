@@ -1,0 +1,188 @@
+"""The content of one file, read from whichever datanode the namenode names, with failures bridged.
+
+A read that breaks off is taken up at the byte where it broke, at another datanode, and only of the same
+content (`If-Range`). Does not store anything and keeps no more than a piece in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urljoin
+
+import requests
+import urllib3.exceptions
+
+from dfslib.client import remote_paths
+from dfslib.client.remote_paths import RemotePath
+from dfslib.client.transport import NoAnswer, Transport, error_of, failure_of, os_error, read_all
+from dfslib.errors import DfsError, RangeNotSatisfiable
+
+PIECE_BYTES: Final = 256 << 10
+_CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", re.ASCII | re.IGNORECASE)
+
+
+class ContentChanged(OSError):
+    """The file has other content now than where reading began. errno is ESTALE."""
+
+    def __init__(self, filename: str | bytes) -> None:
+        super().__init__(errno.ESTALE, "the content changed while it was read", filename)
+
+
+class Content:
+    """One file's content at one time. `etag` and `size` (bytes) are known from the first piece on.
+
+    `etag`, where given, is the content that is meant: other content raises ContentChanged.
+    """
+
+    def __init__(self, transport: Transport, path: RemotePath, etag: str = "") -> None:
+        self._transport = transport
+        self._target = remote_paths.target(path)
+        self._filename = os.fspath(path)
+        self._location = ""
+        self.etag = etag
+        self.size: int | None = None
+
+    def locate(self) -> None:
+        """Ask the namenode where the file can be read. Raises IsADirectoryError, FileNotFoundError, ..."""
+        retries = self._transport.retries()
+        while not self._location:
+            try:
+                self._ask_namenode()
+            except _Interrupted as failure:
+                if not retries.pause(failure.reason):
+                    raise failure.as_os_error(self._filename) from failure
+
+    def pieces(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to `end` or the end of the file, in pieces.
+
+        Raises ContentChanged, the OSError of the answer, and ConnectionError where nobody answers in time.
+        """
+        retries = self._transport.retries()
+        position = start
+        while True:
+            try:
+                for piece in self._once(position, end):
+                    position += len(piece)
+                    retries.progressed()
+                    yield piece
+                return
+            except _Interrupted as failure:
+                self._location = ""
+                if not retries.pause(failure.reason):
+                    raise failure.as_os_error(self._filename) from failure
+
+    def _once(self, start: int, end: int | None) -> Iterator[bytes]:
+        """What one datanode gives. Raises _Interrupted where another one should be asked."""
+        if not self._location:
+            self._ask_namenode()
+        url = self._location
+        headers = {}
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            if self.etag:
+                headers["If-Range"] = self.etag
+        try:
+            response = self._transport.stream("GET", url, headers)
+        except NoAnswer as failure:
+            raise _Interrupted(failure) from failure
+        try:
+            stop = self._examine(response, url, start, end)
+            if stop is None:
+                return
+            left = stop - start
+            while left > 0:
+                piece = _read(response, url, min(left, PIECE_BYTES))
+                left -= len(piece)
+                yield piece
+        finally:
+            response.close()
+
+    def _examine(self, response: requests.Response, url: str, start: int, end: int | None) -> int | None:
+        """Where the bytes that this answer brings end; None where there are none at `start`."""
+        status = response.status_code
+        if status >= 400 and status != 416:
+            raise self._refusal(response, url)
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if status == 416:
+            read_all(response, url)
+            if found and found[3] != "*":
+                self.size = int(found[3])
+            if self.size is not None and start >= self.size:
+                return None
+            raise os_error(RangeNotSatisfiable(f"{url} refused the range"), self._filename)
+        etag = response.headers.get("ETag", "")
+        if (self.etag and etag != self.etag) or (start and status != 206):
+            raise ContentChanged(self._filename)
+        if status == 206:
+            if not found or found[1] is None or int(found[1]) != start or found[3] == "*":
+                raise _Interrupted(_malformed(url, "a part that was not asked for"))
+            size, stop = int(found[3]), int(found[2]) + 1
+        elif status == 200 and response.headers.get("Content-Length", "").isdigit():
+            size = int(response.headers["Content-Length"])
+            stop = size if end is None else min(size, end)
+        else:
+            raise _Interrupted(_malformed(url, f"status {status} or no length"))
+        self.etag, self.size = etag, size
+        return stop
+
+    def _ask_namenode(self) -> None:
+        url = self._transport.url[:-1] + self._target
+        try:
+            response = self._transport.stream("GET", url, {})
+        except NoAnswer as failure:
+            raise _Interrupted(failure) from failure
+        try:
+            if response.status_code >= 400:
+                raise self._refusal(response, url)
+            if response.status_code not in (302, 303, 307, 308):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._filename)
+            self._location = urljoin(url, response.headers.get("Location", ""))
+            read_all(response, url)
+        except NoAnswer as failure:
+            raise _Interrupted(failure) from failure
+        finally:
+            response.close()
+
+    def _refusal(self, response: requests.Response, url: str) -> Exception:
+        """What an answer from 400 on means: to be raised to the caller, or a reason to ask again."""
+        try:
+            error = error_of(response, read_all(response, url), url)
+        except NoAnswer as failure:
+            return _Interrupted(failure)
+        from_datanode = url == self._location
+        if isinstance(error, NoAnswer) or error.retryable or from_datanode:
+            return _Interrupted(error)  # another datanode, or a newer version's place, may do better
+        return os_error(error, self._filename)
+
+
+class _Interrupted(Exception):
+    """This attempt failed; another may succeed."""
+
+    def __init__(self, failure: NoAnswer | DfsError) -> None:
+        self.failure = failure
+        self.reason = str(failure)
+        super().__init__(self.reason)
+
+    def as_os_error(self, filename: str | bytes) -> OSError:
+        if isinstance(self.failure, NoAnswer):
+            return self.failure.as_os_error()
+        return os_error(self.failure, filename)
+
+
+def _malformed(url: str, what: str) -> NoAnswer:
+    return NoAnswer(url, f"answered with {what}", never_sent=False, number=errno.EPROTO)
+
+
+def _read(response: requests.Response, url: str, count: int) -> bytes:
+    """Between 1 and `count` bytes of an answer. Raises _Interrupted where it breaks off."""
+    try:
+        piece = bytes(response.raw.read(count, decode_content=False))
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _Interrupted(failure_of(error, url)) from error
+    if not piece:
+        raise _Interrupted(NoAnswer(url, "the body ended early", never_sent=False, number=errno.ECONNRESET))
+    return piece

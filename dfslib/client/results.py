@@ -1,0 +1,253 @@
+"""What the client's methods return: frozen dataclasses, made from the wire's messages. No I/O.
+
+Sizes are bytes, times nanoseconds since the epoch, modes permission bits (07777), as in `os.stat`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dfslib.model import Attr, FileType, format_etag
+from dfslib.wire import attributes, messages
+from dfslib.wire.paths import decode_component
+
+_TYPE_BITS: Final = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "character": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+    "socket": stat.S_IFSOCK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file's attributes. `type` is `file`, `directory`, `symlink`, `fifo`, `character`, `block` or `socket`.
+
+    `replication` is `default`, `all` or a number of copies; `replicas`, in the answer to a write, is the
+    smallest number of datanodes that hold a part of it. `allocated` leaves holes out.
+    """
+
+    type: str
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    allocated: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+    version: int
+    etag: str
+    target: str
+    rdev: int
+    replication: str
+    replicas: int | None = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.type == "directory"
+
+    @property
+    def is_file(self) -> bool:
+        return self.type == "file"
+
+    @property
+    def is_symlink(self) -> bool:
+        return self.type == "symlink"
+
+    @property
+    def mtime(self) -> float:
+        """The time of the last change of content, in seconds."""
+        return self.mtime_ns / 1e9
+
+    @property
+    def st_mode(self) -> int:
+        """Type and permissions together, for the functions of `stat`."""
+        return _TYPE_BITS[self.type] | self.mode
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: the mode in octal, empty fields left out."""
+        fields = {name: getattr(self, name) for name in FileInfo.__slots__}
+        fields["mode"] = f"{self.mode:04o}"
+        optional = {"target": "", "rdev": 0, "etag": "", "replicas": None}
+        return {key: value for key, value in fields.items() if key not in optional or value != optional[key]}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A directory's entry: its name, which is also its `str`, and its attributes."""
+
+    name: str
+    info: FileInfo
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    @property
+    def is_dir(self) -> bool:
+        return self.info.is_dir
+
+    @property
+    def is_file(self) -> bool:
+        return self.info.is_file
+
+    @property
+    def is_symlink(self) -> bool:
+        return self.info.is_symlink
+
+    @property
+    def size(self) -> int:
+        return self.info.size
+
+    @property
+    def mode(self) -> int:
+        return self.info.mode
+
+    @property
+    def mtime_ns(self) -> int:
+        return self.info.mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """`capacity`, `used` and `free` add up the live datanodes' volumes; `available` is what files can still
+    take with the cluster's replication; `bytes` is what all files hold, each counted once."""
+
+    capacity: int
+    used: int
+    free: int
+    available: int
+    bytes: int
+    files: int
+    directories: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatanodeInfo:
+    """A datanode. `state` is `alive`, `suspect`, `draining` or `dead`; `last_seen` is in seconds since the epoch."""
+
+    id: str
+    state: str
+    url: str
+    public_url: str
+    capacity: int
+    used: int
+    free: int
+    blocks: int
+    last_seen: float
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The cluster and its datanodes. `replication` is `all` or a number."""
+
+    cluster_id: str
+    version: str
+    protocol: int
+    replication: str
+    min_replicas: int
+    uptime_s: float
+    garbage_blocks: int
+    nodes: tuple[DatanodeInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`kind` is `missing copies`, `lost` (no copy on any live datanode) or `metadata` (a broken invariant)."""
+
+    kind: str
+    path: str
+    detail: str
+    block: str
+    copies: int
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`problem_count` counts all problems, `problems` holds the first of them."""
+
+    healthy: bool
+    inodes: int
+    blocks: int
+    problem_count: int
+    problems: tuple[Problem, ...]
+
+
+def info_of_attr(attr: Attr) -> FileInfo:
+    """From the headers of an answer to HEAD."""
+    return FileInfo(
+        type=attr.type.name.lower(),
+        mode=attr.mode,
+        uid=attr.uid,
+        gid=attr.gid,
+        nlink=attr.nlink,
+        size=attr.size,
+        allocated=attr.allocated,
+        atime_ns=attr.atime_ns,
+        mtime_ns=attr.mtime_ns,
+        ctime_ns=attr.ctime_ns,
+        ino=attr.ino,
+        version=attr.version,
+        etag=format_etag(attr) if attr.type is FileType.FILE else "",
+        target=os.fsdecode(attr.target),
+        rdev=attr.rdev,
+        replication=attributes.format_replication(attr.replication),
+    )
+
+
+def info_of_body(body: messages.AttrBody) -> FileInfo:
+    """From the JSON of an answer."""
+    return FileInfo(
+        type=body.type,
+        mode=int(body.mode, 8),
+        uid=body.uid,
+        gid=body.gid,
+        nlink=body.nlink,
+        size=body.size,
+        allocated=body.allocated,
+        atime_ns=body.atime_ns,
+        mtime_ns=body.mtime_ns,
+        ctime_ns=body.ctime_ns,
+        ino=body.ino,
+        version=body.version,
+        etag=body.etag,
+        target=os.fsdecode(decode_component(body.target_bytes)) if body.target_bytes else body.target,
+        rdev=body.rdev,
+        replication=body.replication,
+        replicas=body.replicas,
+    )
+
+
+def entry_of_body(body: messages.AttrBody) -> Entry:
+    return Entry(attributes.name_of_body(body), info_of_body(body))
+
+
+def usage_of_body(body: messages.DfBody) -> DiskUsage:
+    return DiskUsage(**{name: getattr(body, name) for name in DiskUsage.__slots__})
+
+
+def status_of_body(body: messages.ClusterBody) -> ClusterStatus:
+    nodes = tuple(DatanodeInfo(**{name: getattr(node, name) for name in DatanodeInfo.__slots__}) for node in body.nodes)
+    fields = {name: getattr(body, name) for name in ClusterStatus.__slots__ if name != "nodes"}
+    return ClusterStatus(**fields, nodes=nodes)
+
+
+def health_of_body(body: messages.FsckBody) -> Health:
+    problems = tuple(
+        Problem(**{name: getattr(problem, name) for name in Problem.__slots__}) for problem in body.problems
+    )
+    return Health(body.healthy, body.inodes, body.blocks, body.problem_count, problems)
