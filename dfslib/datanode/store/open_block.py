@@ -22,8 +22,8 @@ from dfslib.datanode.store.block_file import (
 from dfslib.errors import InputOutput
 from dfslib.model import BlockId, format_block
 
-CHECK_BYTES: Final = 2 << 20
-"""Bytes read and checked at a time: fits a core's cache, and costs a thread switch per 2 MiB."""
+CHECK_BYTES: Final = 512 << 10
+"""Bytes read and checked at a time: what was copied is still in the core's cache for the checksum."""
 _ENDING_BYTES: Final = 8 << 10
 """Read from the end at once: holds the footer of a whole 64 MiB block with a few origins."""
 _ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
