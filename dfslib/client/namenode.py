@@ -8,6 +8,7 @@ import builtins
 import errno
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, Self, overload
 
@@ -340,8 +341,8 @@ class HttpNameNode:
         """
         source = os.fspath(local)
         remote = remote_paths.to_bytes(path)
-        if not os.path.isdir(source):
-            remote = self._into(os.path.basename(source), remote)
+        if not Path(source).is_dir():
+            remote = self._into(Path(source).name, remote)
         options = TransferOptions(follow_sources=True, skip_equal=skip_equal, progress=progress)
         Uploader(self._operations, options).run([(source, remote)])
 
@@ -354,10 +355,10 @@ class HttpNameNode:
         """
         remote = remote_paths.to_bytes(path)
         destination = os.fspath(local)
-        if os.path.isdir(destination) and not self._operations.attributes(path).is_dir:
+        if Path(destination).is_dir() and not self._operations.attributes(path).is_dir:
             name = remote_paths.last_name(path)
             remote_paths.check_local_name(name)
-            destination = os.path.join(destination, os.fsdecode(name))
+            destination = str(Path(destination) / os.fsdecode(name))
         options = TransferOptions(follow_sources=True, skip_equal=skip_equal, progress=progress)
         Downloader(self._operations, options).run([(remote, destination)])
 
@@ -368,6 +369,14 @@ class HttpNameNode:
     def download(self, pairs: builtins.list[tuple[bytes, str]], options: TransferOptions) -> None:
         """Download each (remote path, exact local path), as `options` say."""
         Downloader(self._operations, options).run(pairs)
+
+    def rename(self, src: RemotePath, dst: RemotePath, replace: bool = True) -> FileInfo:
+        """rename(2), atomic: `src` becomes exactly `dst`, as os.rename has it; see `mv` for into a directory."""
+        return self._operations.rename(src, dst, replace=replace)
+
+    def copy(self, src: RemotePath, dst: RemotePath) -> FileInfo:
+        """Copy a file to exactly `dst`, a new one or one that is replaced. Raises IsADirectoryError."""
+        return self._operations.copy(src, dst)
 
     def copy_tree(self, src: RemotePath, dst: RemotePath, on_error: Callable[[OSError], None] = raise_error) -> None:
         """Copy what is at `src` to exactly `dst`; `on_error` is called for what failed, before going on."""

@@ -1,0 +1,36 @@
+"""`dfs cp`."""
+
+from __future__ import annotations
+
+import argparse
+
+from dfslib.cli.command import Command
+from dfslib.cli.destinations import places, remote_is_directory
+from dfslib.cli.session import Session
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", metavar="SRC", nargs="+")
+    parser.add_argument("destination", metavar="DST", help="existing directory, or the new name of a single source")
+    parser.add_argument("-r", "-R", "--recursive", action="store_true", help="directories with all that is in them")
+
+
+def _run(args: argparse.Namespace, session: Session) -> None:
+    pairs = places(args.sources, args.destination, remote_is_directory(session), new_directory=args.recursive)
+    for source, place in pairs:
+        with session.reporting():
+            if args.recursive:
+                session.namenode.copy_tree(source, place, session.report)
+            else:
+                session.namenode.copy(source, place)
+
+
+COMMAND = Command(
+    name="cp",
+    summary="copy within DFS; no data moves",
+    examples="""\
+  dfs cp /notes.txt /notes.bak
+  dfs cp -r /projects/site /archive""",
+    configure=_configure,
+    run=_run,
+)

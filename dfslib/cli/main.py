@@ -1,0 +1,122 @@
+"""`dfs`: finds the command, runs it, and turns what happens into an exit status.
+
+0: done. 1: an operation failed. 2: bad usage. 130: interrupted. 141: the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from dfslib.cli import cat, cp, df, du, fsck, get, ln, ls, mkdir, mv, put, rm, show_stat, status, touch, tree, up
+from dfslib.cli.command import Command
+from dfslib.cli.session import Session, describe
+from dfslib.config import ConfigError, load
+
+COMMANDS: Final[tuple[Command, ...]] = tuple(
+    module.COMMAND
+    for module in (up, ls, put, get, cat, rm, mv, cp, mkdir, show_stat, df, du, status, fsck, touch, ln, tree)
+)
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"dfs: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    parser = _Parser(
+        prog="dfs",
+        description="DFS, a distributed file system. Paths of DFS are absolute: the leading slash may be left out.",
+        epilog="dfs COMMAND --help shows the arguments and examples of one command.",
+    )
+    _add_common(parser, None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog="examples:\n" + command.examples.rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+        )
+        sub.add_argument("--help", action="help", help="show this text")
+        _add_common(sub, argparse.SUPPRESS)
+        command.configure(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument("--url", default=default, help="the namenode (default: DFS_URL, or http://localhost:8180/)")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=default or 30.0,
+        help="how long to go on trying where the cluster does not answer (default: 30)",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (without the program's name) and give the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    names = {command.name for command in COMMANDS}
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        return _mount(arguments)
+    parser = build_parser()
+    try:
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.error("which command?")
+        url = load({"DFS_URL": args.url} if args.url is not None else os.environ, "DFS_URL")["DFS_URL"]
+    except SystemExit as end:
+        return int(end.code or 0)
+    except ConfigError as error:
+        _say(f"dfs: {error}" if args.url is None else f"dfs: --url {args.url!r} is no URL such as http://host:8180/")
+        return 2
+    return _run(args, Session(url, args.timeout))
+
+
+def _run(args: argparse.Namespace, session: Session) -> int:
+    try:
+        args.run(args, session)
+        sys.stdout.flush()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # what is still buffered has no reader; without this the interpreter complains about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        session.complain(describe(error))
+    return 1 if session.failed else 0
+
+
+def _mount(arguments: Sequence[str]) -> int:
+    if len(arguments) in (2, 3):
+        _say(f"dfs: {arguments[0]}: no such command, and mounting (MOUNT HOST [PORT]) is not available in this version")
+    else:
+        _say(f"dfs: {arguments[0]}: no such command (see dfs --help)")
+    return 2
+
+
+def _say(text: str) -> None:
+    print(text.encode("utf-8", "replace").decode(), file=sys.stderr)  # noqa: T201
