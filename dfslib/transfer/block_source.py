@@ -14,7 +14,7 @@ from typing import Final
 
 import aiohttp
 
-from dfslib.errors import InputOutput
+from dfslib.errors import InputOutput, NotFound
 from dfslib.model import BlockId, format_block
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
@@ -54,6 +54,10 @@ async def describe_block(session: aiohttp.ClientSession, urls: Sequence[str], bl
     raise InputOutput(f"block {format_block(block)} is on no datanode: {'; '.join(failures) or 'none holds it'}")
 
 
+class PeerLacks(PeerFailed):
+    """This peer does not hold the block, or not any more."""
+
+
 async def read_block(
     session: aiohttp.ClientSession, urls: Sequence[str], block: BlockId, start: int, end: int
 ) -> AsyncGenerator[bytes, None]:
@@ -74,6 +78,8 @@ async def read_block(
         except (PeerFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             failures.append(f"{url}: {reason}")
+            if isinstance(error, PeerLacks):
+                continue  # no news for an operator: the namenode's knowledge is a second old
             log.warning(event("peer failed", block=format_block(block), peer=url, at=position, reason=reason))
     if position < end:
         tried = "; ".join(failures) or "no datanode has it"
@@ -91,7 +97,8 @@ async def _read_from(
     ) as response:
         if response.status != 206:
             # Bounded: whatever answers there may not be a datanode.
-            raise PeerFailed(str(messages.decode_error(await response.content.read(4096), response.status)))
+            error = messages.decode_error(await response.content.read(4096), response.status)
+            raise PeerLacks(str(error)) if isinstance(error, NotFound) else PeerFailed(str(error))
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not match or (int(match[1]), int(match[2])) != (start, end - 1):
             raise PeerFailed(f"answered with range {response.headers.get('Content-Range')!r}")

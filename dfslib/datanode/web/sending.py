@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Final
@@ -172,18 +173,20 @@ class _Stream:
         self.sent = 0
 
     async def send(self, pieces: list[Piece]) -> None:
-        windows = _windows(pieces)
-        window = next(windows, None)
+        rest = deque(pieces)
+        window = _take_window(rest)
         checking = self._sender.start_check(window) if window else None
         try:
             while window is not None:
                 opened = await asyncio.wrap_future(checking) if checking else None
                 checking = None
-                following = next(windows, None)
+                if opened is None:
+                    window = _with_rest_of_piece(window, rest)
+                following = _take_window(rest)
                 try:
                     if following is not None:
                         checking = self._sender.start_check(following)
-                    async with asyncio.timeout(_STALL_S):
+                    async with asyncio.timeout(_STALL_S * (1 + len(window) // _WINDOW_BYTES)):
                         await self._send_window(window, opened)
                 finally:
                     if opened is not None:
@@ -239,11 +242,20 @@ def _require(opened: OpenBlock, end: int) -> None:
         raise NotFound(f"block {format_block(opened.block)} has {opened.size} bytes, and {end} were expected")
 
 
-def _windows(pieces: list[Piece]) -> Iterator[Piece]:
-    """Pieces cut at multiples of _WINDOW_BYTES in their blocks, so that no slice is checked twice."""
-    for piece in pieces:
-        position = piece.start
-        while position < piece.end:
-            stop = min(piece.end, (position // _WINDOW_BYTES + 1) * _WINDOW_BYTES)
-            yield Piece(piece.block, position, stop)
-            position = stop
+def _take_window(rest: deque[Piece]) -> Piece | None:
+    """The next window off `rest`. Cut at multiples of _WINDOW_BYTES in the block, so that no slice is
+    checked twice."""
+    if not rest:
+        return None
+    piece = rest.popleft()
+    stop = min(piece.end, (piece.start // _WINDOW_BYTES + 1) * _WINDOW_BYTES)
+    if stop < piece.end:
+        rest.appendleft(Piece(piece.block, stop, piece.end))
+    return Piece(piece.block, piece.start, stop)
+
+
+def _with_rest_of_piece(window: Piece, rest: deque[Piece]) -> Piece:
+    """What is not here comes from another datanode in one request, and not window by window."""
+    if window.block is not None and rest and (rest[0].block, rest[0].start) == (window.block, window.end):
+        return Piece(window.block, window.start, rest.popleft().end)
+    return window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,7 +146,7 @@ class Cluster:
     http: aiohttp.ClientSession
 
     async def put(self, block: int, data: bytes, node: int = 0) -> None:
-        async with self.http.put(f"{self.urls[node]}/blocks/{block:016x}", data=data) as response:
+        async with self.http.put(f"{self.urls[node]}/blocks/{block:016x}", data=io.BytesIO(data)) as response:
             assert response.status == 201, await response.text()
 
     def add_file(self, ino: int, version: int, size: int, extents: list[Extent], mtime_ns: int = 0) -> str:
