@@ -1,0 +1,1 @@
+"""The namenode: owns every byte of metadata, fans writes out, redirects reads."""

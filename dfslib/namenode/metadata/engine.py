@@ -1,0 +1,58 @@
+"""The port between the namespace and whatever keeps its keys.
+
+A transaction is a plain function of a `Txn` without other side effects: an engine may run it again, may
+run it together with others, and commits all or nothing of it. Keys are 1 to 511 bytes (LMDB's bound),
+values any bytes; order is that of the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class ReadTxn(Protocol):
+    """A consistent snapshot, valid inside the function it is given to."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys in [start, end) and their values, in order, as they are when the scan begins."""
+        ...
+
+
+class Txn(ReadTxn, Protocol):
+    """A snapshot that sees its own writes."""
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key; one that is not there is fine."""
+        ...
+
+
+class MetadataEngine(Protocol):
+    def read(self, fn: Callable[[ReadTxn], T]) -> T:
+        """`fn`'s result on the last committed state. From any thread; a long one should not be the event
+        loop's."""
+        ...
+
+    async def transact(self, fn: Callable[[Txn], T]) -> T:
+        """`fn`'s result, once its writes are durable. Serializable.
+
+        What `fn` raises is raised here and nothing of it is written. NoSpace or InputOutput where the
+        store fails. If the caller is cancelled, the transaction may still commit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what was queued, then release the store."""
+        ...
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The smallest key after all keys that start with `prefix` (which is not all 0xff)."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1])

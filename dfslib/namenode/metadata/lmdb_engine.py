@@ -1,0 +1,170 @@
+"""The default engine: LMDB in a folder, with group commit.
+
+One thread takes every queued function into one LMDB transaction and commits it with an fsync; only then
+are the callers answered. A function that raises fails alone, since its writes stay in its buffer. Reads
+are snapshots without locks, from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import lmdb
+
+from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.metadata.write_buffer import WriteBuffer
+
+log = logging.getLogger("dfs.metadata")
+T = TypeVar("T")
+
+_MAP_BYTES: Final = 1 << 40
+"""Address space, not disk: the file grows as it is used. At 160 bytes an inode this is never reached, so
+the map never has to be grown under running readers."""
+_GROUP_MAX: Final = 1024
+"""Functions in one commit; bounds the wait of the first one in a group."""
+
+
+class _Request(NamedTuple):
+    fn: Callable[[Txn], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class _Outcome(NamedTuple):
+    future: asyncio.Future[Any]
+    result: Any
+    error: BaseException | None
+
+
+class _LmdbTxn:
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+        self.get = txn.get
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self._txn.cursor()
+        try:
+            if not cursor.set_range(start):
+                return
+            for key, value in cursor:
+                if key >= end:
+                    return
+                yield key, value
+        finally:
+            cursor.close()
+
+
+class LmdbEngine:
+    """Raises Unavailable where another process has the folder, OSError where it cannot be made."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise Unavailable("in use by another namenode", str(path)) from None
+        self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
+        self._writer.start()
+
+    def read(self, fn: Callable[[ReadTxn], T]) -> T:
+        with self._env.begin() as txn:
+            return fn(_LmdbTxn(txn))
+
+    async def transact(self, fn: Callable[[Txn], T]) -> T:
+        if self._closed:
+            raise Unavailable("the namenode is stopping")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.put(_Request(fn, loop, future))
+        return await future
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._writer.join()
+            self._env.close()
+            os.close(self._lock)
+
+    def _write_loop(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group = [first]
+            stop = False
+            while len(group) < _GROUP_MAX:
+                try:
+                    request = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if request is None:
+                    stop = True
+                    break
+                group.append(request)
+            self._deliver(group, self._commit(group))
+            if stop:
+                return
+
+    def _commit(self, group: list[_Request]) -> list[_Outcome]:
+        """Run and commit a group; if the commit fails, so has every function in it."""
+        outcomes: list[_Outcome] = []
+        try:
+            with self._env.begin(write=True) as txn:
+                base = _LmdbTxn(txn)
+                for request in group:
+                    buffer = WriteBuffer(base)
+                    try:
+                        result = request.fn(buffer)
+                    except Exception as error:  # noqa: BLE001 - it is the caller's, and goes to the caller
+                        outcomes.append(_Outcome(request.future, None, error))
+                        continue
+                    for key, value in buffer.writes.items():
+                        if value is None:
+                            txn.delete(key)
+                        else:
+                            txn.put(key, value)
+                    outcomes.append(_Outcome(request.future, result, None))
+        except Exception as error:
+            log.exception("metadata commit failed")
+            failure = _failure(error)
+            return [_Outcome(request.future, None, failure) for request in group]
+        return outcomes
+
+    @staticmethod
+    def _deliver(group: list[_Request], outcomes: list[_Outcome]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+        for request, outcome in zip(group, outcomes, strict=True):
+            by_loop.setdefault(request.loop, []).append(outcome)
+        for loop, ready in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_settle, ready)
+            except RuntimeError:  # the loop was closed: nobody waits for these any more
+                log.warning("answers to %d transactions have no receiver", len(ready))
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def _failure(error: Exception) -> DfsError:
+    if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
+        return NoSpace("the namenode's disk is full")
+    return InputOutput(f"the metadata store failed: {error}")

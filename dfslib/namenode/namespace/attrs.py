@@ -1,0 +1,51 @@
+"""Changes of an inode's attributes that touch nothing else: chmod(2), chown(2), utimensat(2)."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from dfslib.errors import InvalidArgument
+from dfslib.model import Attr, InodeId
+from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.namespace import records
+
+_ID_MAX = (1 << 32) - 2
+"""Largest uid and gid; the next one means 'unchanged' to the kernel."""
+
+
+class AttrChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What to set; None leaves as it is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+    def check(self) -> None:
+        """Raises InvalidArgument for values that no inode can have."""
+        if self.mode is not None and not 0 <= self.mode <= 0o7777:
+            raise InvalidArgument("a mode is at most 7777, octal")
+        for owner in (self.uid, self.gid):
+            if owner is not None and not 0 <= owner <= _ID_MAX:
+                raise InvalidArgument(f"a uid or gid is at most {_ID_MAX}")
+        for time_ns in (self.atime_ns, self.mtime_ns):
+            if time_ns is not None and not -(1 << 63) <= time_ns < 1 << 63:
+                raise InvalidArgument("a time must fit into 64 bits of nanoseconds")
+
+
+def set_attrs(txn: Txn, ino: InodeId, change: AttrChange, now_ns: int) -> Attr:
+    """Raises NotFound, InvalidArgument."""
+    change.check()
+    attr = records.get_attr(txn, ino)
+    values = {name: getattr(change, name) for name in change.__struct_fields__}
+    attr = replace(attr, ctime_ns=now_ns, **{name: value for name, value in values.items() if value is not None})
+    records.put_attr(txn, attr)
+    return attr
+
+
+def touch_parent(txn: Txn, parent: InodeId, now_ns: int, subdirectories: int = 0) -> None:
+    """Note that a directory's entries changed, and by how many subdirectories (each counts as a link)."""
+    attr = records.get_directory(txn, parent)
+    records.put_attr(txn, replace(attr, mtime_ns=now_ns, ctime_ns=now_ns, nlink=attr.nlink + subdirectories))

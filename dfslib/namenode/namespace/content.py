@@ -1,0 +1,106 @@
+"""A file's bytes as a whole: replace, write, truncate, free, share with a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from dfslib.errors import FileTooLarge, InvalidArgument, IsADirectory
+from dfslib.model import FILE_SIZE_MAX, Attr, Extent, FileType, InodeId
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.namespace import extents, keys, records
+
+
+def read_extents(txn: ReadTxn, ino: InodeId) -> list[Extent]:
+    """All extents of a file, sorted."""
+    return [extent for _, chunk in records.scan_chunks(txn, ino) for extent in chunk]
+
+
+def replace_content(txn: Txn, ino: InodeId, size: int, pieces: Sequence[Extent], now_ns: int) -> Attr:
+    """Make the file exactly these pieces; the rest up to `size` is a hole."""
+    file = _regular(txn, ino)
+    freed = _cut_from(txn, ino, 0, now_ns)
+    return _changed(txn, replace(file, size=size), -freed, _lay_all(txn, ino, pieces, now_ns), now_ns)
+
+
+def write_content(txn: Txn, ino: InodeId, offset: int, pieces: Sequence[Extent], now_ns: int) -> Attr:
+    """Lay pieces, whose offsets count from `offset`, over the file; it grows as far as they reach."""
+    file = _regular(txn, ino)
+    moved = [Extent(offset + piece.offset, piece.length, piece.block, piece.block_offset) for piece in pieces]
+    size = max([file.size, *(piece.end for piece in moved)])
+    grown = _lay_all(txn, ino, moved, now_ns)
+    return _changed(txn, replace(file, size=size), 0, grown, now_ns)
+
+
+def append_content(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> Attr:
+    """Write at the end, wherever it is in this transaction: appends of several writers never overlap."""
+    return write_content(txn, ino, _regular(txn, ino).size, pieces, now_ns)
+
+
+def truncate(txn: Txn, ino: InodeId, size: int, now_ns: int) -> Attr:
+    """Cut the file to `size` bytes or let it grow to that with a hole: truncate(2)."""
+    if size < 0:
+        raise InvalidArgument("a size is not negative")
+    file = _regular(txn, ino)
+    freed = _cut_from(txn, ino, size, now_ns) if size < file.size else 0
+    return _changed(txn, replace(file, size=size), -freed, 0, now_ns)
+
+
+def release_content(txn: Txn, ino: InodeId, now_ns: int) -> None:
+    """Free all bytes of an inode that goes away."""
+    if freed := _cut_from(txn, ino, 0, now_ns):
+        records.add_totals(txn, bytes=-freed)
+
+
+def share_content(txn: Txn, source: InodeId, target: InodeId, now_ns: int) -> Attr:
+    """Give `target` the bytes of `source`; both then use the same blocks."""
+    file = _regular(txn, source)
+    return replace_content(txn, target, file.size, read_extents(txn, source), now_ns)
+
+
+def _regular(txn: ReadTxn, ino: InodeId) -> Attr:
+    attr = records.get_attr(txn, ino)
+    if attr.is_dir:
+        raise IsADirectory
+    if attr.type is not FileType.FILE:
+        raise InvalidArgument("not a regular file")
+    return attr
+
+
+def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> int:
+    by_chunk: dict[int, list[Extent]] = {}
+    for piece in pieces:
+        for index, part in extents.by_chunk(piece):
+            by_chunk.setdefault(index, []).append(part)
+    grown = 0
+    for index, parts in by_chunk.items():
+        old = new = records.get_chunk(txn, ino, index)
+        for part in parts:
+            new = extents.lay(new, part)
+        grown += extents.store_chunk(txn, ino, index, old, new, now_ns)
+    return grown
+
+
+def _cut_from(txn: Txn, ino: InodeId, start: int, now_ns: int) -> int:
+    """Free everything from offset `start` on; how many bytes that were."""
+    freed = 0
+    for index, old in records.scan_chunks(txn, ino, keys.chunk_of(start)):
+        new = extents.cut(old, start, FILE_SIZE_MAX)
+        freed -= extents.store_chunk(txn, ino, index, old, new, now_ns)
+    return freed
+
+
+def _changed(txn: Txn, file: Attr, freed: int, grown: int, now_ns: int) -> Attr:
+    if file.size > FILE_SIZE_MAX:
+        raise FileTooLarge
+    file = replace(
+        file,
+        allocated=file.allocated + freed + grown,
+        mtime_ns=now_ns,
+        ctime_ns=now_ns,
+        version=max(file.version + 1, now_ns // 1000),
+    )
+    records.put_attr(txn, file)
+    records.add_totals(txn, bytes=freed + grown)
+    return file

@@ -1,0 +1,132 @@
+"""The schema: every key of the metadata store, what lies under it, and what always holds.
+
+Integers are big-endian, so that scans run in their order. Values are msgpack (records.py).
+
+| key                     | value       | what always holds |
+|---|---|---|
+| `i` ino                 | Attr        | nlink = dentries that name it; for a directory 2 + its subdirectories |
+| `d` parent name         | Dentry      | the inode is there and has this type |
+| `e` ino chunk           | extents     | sorted, not overlapping, inside the chunk, never an empty list |
+| `b` block               | BlockRecord | live = bytes of all extents that point at it |
+| `r` block ino chunk     | (empty)     | there if and only if that chunk's extents use the block |
+| `x` ino name            | bytes       | an extended attribute |
+| `n` node                | NodeRecord  | a datanode that joined once |
+| `sg` block              | time in ns  | the block's live bytes fell to 0 then: garbage, deleted after a delay |
+| `sc` block              | 0           | 0 < live < half of its size: to be rewritten |
+| `st` ino                | 0           | a directory cut off from the tree, with all below it: to be reaped |
+| `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
+
+A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from dfslib.model import BLOCK_SIZE, BlockId, InodeId, NodeId
+
+_ID = struct.Struct(">cQ")
+_ID2 = struct.Struct(">cQQ")
+_ID3 = struct.Struct(">cQQQ")
+_STATE = struct.Struct(">2sQ")
+MAX_ID: Final = (1 << 64) - 1
+
+CLUSTER: Final = b"skcluster"
+TOTALS: Final = b"sktotals"
+LAST_INODE: Final = b"skinode"
+
+INODES: Final = b"i"
+DENTRIES: Final = b"d"
+BLOCKS: Final = b"b"
+NODES: Final = b"n"
+GARBAGE: Final = b"sg"
+SPARSE: Final = b"sc"
+DETACHED: Final = b"st"
+
+
+def inode(ino: InodeId) -> bytes:
+    return _ID.pack(b"i", ino)
+
+
+def dentry(parent: InodeId, name: bytes) -> bytes:
+    return _ID.pack(b"d", parent) + name
+
+
+def dentries(parent: InodeId) -> bytes:
+    return _ID.pack(b"d", parent)
+
+
+def name_of(dentry_key: bytes) -> bytes:
+    return dentry_key[9:]
+
+
+def parent_of(dentry_key: bytes) -> InodeId:
+    return InodeId(_ID.unpack_from(dentry_key)[1])
+
+
+def chunk_of(offset: int) -> int:
+    return offset // BLOCK_SIZE
+
+
+def chunk(ino: InodeId, index: int) -> bytes:
+    return _ID2.pack(b"e", ino, index)
+
+
+def chunks(ino: InodeId) -> bytes:
+    return _ID.pack(b"e", ino)
+
+
+def chunk_index(chunk_key: bytes) -> int:
+    return int(_ID2.unpack(chunk_key)[2])
+
+
+def block(block_id: BlockId) -> bytes:
+    return _ID.pack(b"b", block_id)
+
+
+def block_of(block_key: bytes) -> BlockId:
+    return BlockId(_ID.unpack(block_key)[1])
+
+
+def reference(block_id: BlockId, ino: InodeId, index: int) -> bytes:
+    return _ID3.pack(b"r", block_id, ino, index)
+
+
+def references(block_id: BlockId) -> bytes:
+    return _ID.pack(b"r", block_id)
+
+
+def reference_target(reference_key: bytes) -> tuple[InodeId, int]:
+    """The inode and the chunk that use the block."""
+    _, _, ino, index = _ID3.unpack(reference_key)
+    return InodeId(ino), index
+
+
+def xattr(ino: InodeId, name: bytes) -> bytes:
+    return _ID.pack(b"x", ino) + name
+
+
+def xattrs(ino: InodeId) -> bytes:
+    return _ID.pack(b"x", ino)
+
+
+def node(node_id: NodeId) -> bytes:
+    return b"n" + node_id.encode()
+
+
+def garbage(block_id: BlockId) -> bytes:
+    return _STATE.pack(GARBAGE, block_id)
+
+
+def sparse(block_id: BlockId) -> bytes:
+    return _STATE.pack(SPARSE, block_id)
+
+
+def detached(ino: InodeId) -> bytes:
+    return _STATE.pack(DETACHED, ino)
+
+
+def state_id(state_key: bytes) -> int:
+    """The block or inode of a `sg`, `sc` or `st` key."""
+    return int(_STATE.unpack(state_key)[1])

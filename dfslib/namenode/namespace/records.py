@@ -1,0 +1,232 @@
+"""Typed reading and writing of the metadata's records. The layout of the keys is in keys.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from dfslib.errors import InputOutput, NotADirectory, NotFound
+from dfslib.model import Attr, BlockId, Entry, Extent, FileType, InodeId, NodeId
+from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
+from dfslib.namenode.namespace import keys
+
+FORMAT: Final = 1
+"""Of everything stored. A namenode refuses a store of a later format."""
+
+
+class Dentry(msgspec.Struct, frozen=True, array_like=True):
+    ino: InodeId
+    type: FileType
+
+
+class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
+    """`nodes`: the datanodes known to hold it durably."""
+
+    size: int
+    crc32c: int
+    live: int
+    nodes: tuple[NodeId, ...]
+
+
+class ClusterRecord(msgspec.Struct, frozen=True, array_like=True):
+    cluster_id: str
+    created_ns: int
+    format: int = FORMAT
+
+
+class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a datanode while it is away."""
+
+    node_id: NodeId
+    url: str
+    public_url: str
+    capacity: int
+    used: int
+    blocks: int
+    last_seen_ns: int
+
+
+class Totals(msgspec.Struct, frozen=True, array_like=True):
+    """`files` counts inodes that are no directories; `bytes` what they hold, holes left out."""
+
+    files: int = 0
+    directories: int = 1
+    bytes: int = 0
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_attr = msgspec.msgpack.Decoder(Attr).decode
+_decode_dentry = msgspec.msgpack.Decoder(Dentry).decode
+_decode_extents = msgspec.msgpack.Decoder(list[Extent]).decode
+_decode_block = msgspec.msgpack.Decoder(BlockRecord).decode
+_decode_totals = msgspec.msgpack.Decoder(Totals).decode
+_decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
+_decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
+_decode_int = msgspec.msgpack.Decoder(int).decode
+
+
+def find_attr(txn: ReadTxn, ino: InodeId) -> Attr | None:
+    data = txn.get(keys.inode(ino))
+    return None if data is None else _decode_attr(data)
+
+
+def get_attr(txn: ReadTxn, ino: InodeId) -> Attr:
+    """Raises NotFound where the inode is gone."""
+    attr = find_attr(txn, ino)
+    if attr is None:
+        raise NotFound
+    return attr
+
+
+def get_directory(txn: ReadTxn, ino: InodeId) -> Attr:
+    """Raises NotFound, or NotADirectory."""
+    attr = get_attr(txn, ino)
+    if attr.type is not FileType.DIRECTORY:
+        raise NotADirectory
+    return attr
+
+
+def put_attr(txn: Txn, attr: Attr) -> None:
+    txn.put(keys.inode(attr.ino), encode(attr))
+
+
+def delete_attr(txn: Txn, ino: InodeId) -> None:
+    txn.delete(keys.inode(ino))
+
+
+def scan_attrs(txn: ReadTxn) -> Iterator[Attr]:
+    for _, value in txn.scan(keys.INODES, prefix_end(keys.INODES)):
+        yield _decode_attr(value)
+
+
+def get_dentry(txn: ReadTxn, parent: InodeId, name: bytes) -> Dentry | None:
+    data = txn.get(keys.dentry(parent, name))
+    return None if data is None else _decode_dentry(data)
+
+
+def put_dentry(txn: Txn, parent: InodeId, name: bytes, ino: InodeId, kind: FileType) -> None:
+    txn.put(keys.dentry(parent, name), encode(Dentry(ino, kind)))
+
+
+def delete_dentry(txn: Txn, parent: InodeId, name: bytes) -> None:
+    txn.delete(keys.dentry(parent, name))
+
+
+def scan_dentries(txn: ReadTxn, parent: InodeId, after: bytes = b"") -> Iterator[tuple[bytes, Dentry]]:
+    """A directory's names, sorted, and what they name; those behind `after`."""
+    start = keys.dentry(parent, after) + (b"\0" if after else b"")
+    for key, value in txn.scan(start, prefix_end(keys.dentries(parent))):
+        yield keys.name_of(key), _decode_dentry(value)
+
+
+def scan_all_dentries(txn: ReadTxn) -> Iterator[tuple[InodeId, bytes, Dentry]]:
+    for key, value in txn.scan(keys.DENTRIES, prefix_end(keys.DENTRIES)):
+        yield keys.parent_of(key), keys.name_of(key), _decode_dentry(value)
+
+
+def scan_entries(txn: ReadTxn, parent: InodeId, after: bytes = b"") -> Iterator[Entry]:
+    for name, dentry in scan_dentries(txn, parent, after):
+        attr = find_attr(txn, dentry.ino)
+        if attr is None:
+            raise InputOutput(f"metadata is damaged: entry {name!r} of inode {parent} names inode {dentry.ino}")
+        yield Entry(name, attr)
+
+
+def is_empty(txn: ReadTxn, directory: InodeId) -> bool:
+    return next(scan_dentries(txn, directory), None) is None
+
+
+def get_chunk(txn: ReadTxn, ino: InodeId, index: int) -> list[Extent]:
+    data = txn.get(keys.chunk(ino, index))
+    return [] if data is None else _decode_extents(data)
+
+
+def put_chunk(txn: Txn, ino: InodeId, index: int, extents: list[Extent]) -> None:
+    if extents:
+        txn.put(keys.chunk(ino, index), encode(extents))
+    else:
+        txn.delete(keys.chunk(ino, index))
+
+
+def scan_chunks(txn: ReadTxn, ino: InodeId, first: int = 0) -> Iterator[tuple[int, list[Extent]]]:
+    """A file's chunks that hold anything, from chunk `first` on."""
+    for key, value in txn.scan(keys.chunk(ino, first), prefix_end(keys.chunks(ino))):
+        yield keys.chunk_index(key), _decode_extents(value)
+
+
+def find_block(txn: ReadTxn, block: BlockId) -> BlockRecord | None:
+    data = txn.get(keys.block(block))
+    return None if data is None else _decode_block(data)
+
+
+def put_block(txn: Txn, block: BlockId, record: BlockRecord) -> None:
+    txn.put(keys.block(block), encode(record))
+
+
+def delete_block(txn: Txn, block: BlockId) -> None:
+    txn.delete(keys.block(block))
+
+
+def scan_blocks(txn: ReadTxn, after: int = -1, last: int = keys.MAX_ID) -> Iterator[tuple[BlockId, BlockRecord]]:
+    """Blocks whose ids are in (after, last], in order."""
+    if after >= last:
+        return
+    end = keys.block(BlockId(last)) + b"\0"
+    for key, value in txn.scan(keys.block(BlockId(after + 1)), end):
+        yield keys.block_of(key), _decode_block(value)
+
+
+def scan_references(txn: ReadTxn, block: BlockId) -> Iterator[tuple[InodeId, int]]:
+    """The (inode, chunk) pairs whose extents use a block."""
+    prefix = keys.references(block)
+    for key, _ in txn.scan(prefix, prefix_end(prefix)):
+        yield keys.reference_target(key)
+
+
+def get_totals(txn: ReadTxn) -> Totals:
+    data = txn.get(keys.TOTALS)
+    return Totals() if data is None else _decode_totals(data)
+
+
+def add_totals(txn: Txn, *, files: int = 0, directories: int = 0, bytes: int = 0) -> None:
+    totals = get_totals(txn)
+    changed = Totals(totals.files + files, totals.directories + directories, totals.bytes + bytes)
+    txn.put(keys.TOTALS, encode(changed))
+
+
+def next_inode(txn: Txn) -> InodeId:
+    data = txn.get(keys.LAST_INODE)
+    ino = InodeId(1 + (_decode_int(data) if data else 1))
+    txn.put(keys.LAST_INODE, encode(ino))
+    return ino
+
+
+def get_cluster(txn: ReadTxn) -> ClusterRecord | None:
+    data = txn.get(keys.CLUSTER)
+    return None if data is None else _decode_cluster(data)
+
+
+def put_cluster(txn: Txn, record: ClusterRecord) -> None:
+    txn.put(keys.CLUSTER, encode(record))
+
+
+def put_node(txn: Txn, record: NodeRecord) -> None:
+    txn.put(keys.node(record.node_id), encode(record))
+
+
+def scan_nodes(txn: ReadTxn) -> Iterator[NodeRecord]:
+    for _, value in txn.scan(keys.NODES, prefix_end(keys.NODES)):
+        yield _decode_node(value)
+
+
+def put_state(txn: Txn, key: bytes, value: int = 0) -> None:
+    """Note a block or an inode under one of the `s` prefixes."""
+    txn.put(key, encode(value))
+
+
+def scan_state(txn: ReadTxn, prefix: bytes) -> Iterator[tuple[int, int]]:
+    """The ids under one of the `s` prefixes, with their values."""
+    for key, value in txn.scan(prefix, prefix_end(prefix)):
+        yield keys.state_id(key), _decode_int(value)
