@@ -1,0 +1,1 @@
+"""Blocks as the namenode knows them: where new ones go, which are in use, which are garbage."""

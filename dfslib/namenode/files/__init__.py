@@ -1,0 +1,1 @@
+"""What the HTTP interface does with files: receive their bytes, redirect to them, change the tree."""

@@ -1,0 +1,1 @@
+"""The datanodes: who belongs to the cluster, who is alive, what they are told to do."""

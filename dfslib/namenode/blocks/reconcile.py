@@ -1,0 +1,32 @@
+"""A datanode's report against the metadata, both in the order of block ids."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from msgspec.structs import replace
+
+from dfslib.model import BlockId, NodeId
+from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.namespace import keys, records
+
+
+def reconcile(
+    txn: Txn, node: NodeId, after: int, reported: Sequence[int], last: bool, in_flight: Container[BlockId]
+) -> list[int]:
+    """Make the metadata say of blocks in (after, end of the page] what `node` reports of them.
+
+    Returns the blocks that nothing knows of: the datanode is to delete them. Blocks in flight are left
+    alone either way.
+    """
+    end = keys.MAX_ID if last else reported[-1]
+    held = set(reported)
+    for block, record in records.scan_blocks(txn, after, end):
+        if block in held:
+            held.discard(block)
+            if node not in record.nodes:
+                records.put_block(txn, block, replace(record, nodes=(*record.nodes, node)))
+        elif node in record.nodes and block not in in_flight:
+            nodes = tuple(other for other in record.nodes if other != node)
+            records.put_block(txn, block, replace(record, nodes=nodes))
+    return sorted(block for block in held if BlockId(block) not in in_flight)

@@ -1,0 +1,166 @@
+"""From bytes to a block on enough datanodes: placement, fan-out, and what counts as written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dfslib.errors import DfsError, NoSpace, NotEnoughDatanodes, Unavailable
+from dfslib.model import REPLICATION_DEFAULT, BlockId, BlockRef, NodeId, Origin
+from dfslib.namenode.blocks.garbage import GarbageCollector
+from dfslib.namenode.blocks.in_flight import InFlight
+from dfslib.namenode.blocks.placement import Candidate, place
+from dfslib.namenode.membership.registry import Registry
+from dfslib.runtime.tasks import Tasks
+from dfslib.transfer.fan_out import FanOut, FanOutResult, Target, fan_out
+from dfslib.transfer.peer_session import PeerSession
+
+_DEFAULT_MIN_REPLICAS: Final = 2
+
+
+class BlockWriter:
+    """Writes new blocks. Each one is held in flight until the caller releases it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        in_flight: InFlight,
+        collector: GarbageCollector,
+        tasks: Tasks,
+        new_id: Callable[[], BlockId],
+        monotonic: Callable[[], float],
+        *,
+        replication: int,
+        min_replicas: int | None,
+        stall_timeout_s: float,
+    ) -> None:
+        self._registry = registry
+        self._in_flight = in_flight
+        self._collector = collector
+        self._tasks = tasks
+        self._new_id = new_id
+        self._monotonic = monotonic
+        self._replication = replication
+        self._min_replicas = min_replicas
+        self._stall_timeout_s = stall_timeout_s
+        self._session: PeerSession | None = None
+
+    def use(self, session: PeerSession) -> None:
+        """The session to the datanodes; made when the event loop runs."""
+        self._session = session
+
+    def copies(self, replication: int) -> int:
+        """A file's replication with the cluster's default put in: a number, or REPLICATION_ALL."""
+        return self._replication if replication == REPLICATION_DEFAULT else replication
+
+    def required(self, copies: int) -> int:
+        """Copies that must be on disk before a write counts."""
+        required = self._min_replicas or min(_DEFAULT_MIN_REPLICAS, max(1, len(self._registry.all())))
+        return min(required, copies) if copies > 0 else required
+
+    def check_space(self, copies: int) -> None:
+        """Raise NotEnoughDatanodes or NoSpace if a write has no chance now."""
+        self._candidates(copies)
+
+    async def write(self, data: bytes, origins: Sequence[Origin], copies: int, writers: int = 1) -> BlockRef:
+        """Store one block that is in memory, held in flight for so many writers.
+
+        Raises NotEnoughDatanodes or NoSpace; then nothing is held.
+        """
+        block, targets = self._start(copies, writers)
+        stored = False
+        try:
+            assert self._session is not None
+            result = await fan_out(self._session, targets, block, data, origins, self._stall_timeout_s)
+            ref = self.accept(result, copies)
+            stored = True
+        finally:
+            if not stored:
+                for _ in range(writers):
+                    self.release(block, [target.node for target in targets], used=False)
+        return ref
+
+    def stream(self, size: int | None, origins: Sequence[Origin], copies: int) -> OpenBlock:
+        """Begin a block that is sent while it arrives. Raises NotEnoughDatanodes or NoSpace."""
+        block, targets = self._start(copies, 1)
+        assert self._session is not None
+        fan = FanOut(self._session, targets, block, size, origins, self._stall_timeout_s)
+        return OpenBlock(self, fan, [target.node for target in targets], copies)
+
+    def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None:
+        """A writer is done with a block. What nobody used is deleted from the datanodes."""
+        if self._in_flight.release(block, used=used):
+            self._tasks.spawn(self._collector.discard([block], nodes), f"discard-{block:x}")
+
+    def _start(self, copies: int, writers: int) -> tuple[BlockId, list[Target]]:
+        candidates = self._candidates(copies)
+        block = self._new_id()
+        targets = []
+        for node in place(candidates, block, copies):
+            datanode = self._registry.get(node)
+            assert datanode is not None
+            targets.append(Target(node, datanode.url))
+        for _ in range(writers):
+            self._in_flight.hold(block)
+        return block, targets
+
+    def _candidates(self, copies: int) -> list[Candidate]:
+        alive = self._registry.alive(self._monotonic())
+        candidates = [Candidate(node.id, node.host, node.free) for node in alive if self._registry.has_space(node)]
+        required = self.required(copies)
+        if len(candidates) < required:
+            if len(alive) >= required:
+                raise NoSpace(f"{len(alive) - len(candidates)} of {len(alive)} datanodes are full")
+            raise NotEnoughDatanodes(f"{len(alive)} datanodes are alive, a write needs {required}")
+        return candidates
+
+    def accept(self, result: FanOutResult, copies: int) -> BlockRef:
+        """The block, if enough datanodes have it; what failed is noted about the others."""
+        for node, error in result.failures.items():
+            self._note(node, error)
+        required = self.required(copies)
+        if len(result.stored) < required:
+            if any(isinstance(error, NoSpace) for error in result.failures.values()):
+                raise NoSpace(f"only {len(result.stored)} datanodes had space, a write needs {required}")
+            raise NotEnoughDatanodes(f"{len(result.stored)} datanodes took the write, it needs {required}")
+        return BlockRef(result.block, result.size, result.crc32c, result.stored)
+
+    def _note(self, node: NodeId, error: DfsError) -> None:
+        if isinstance(error, NoSpace):
+            self._registry.refused_for_space(node)
+        elif isinstance(error, Unavailable) and (datanode := self._registry.get(node)):
+            self._registry.lost(node, datanode.beat)
+
+
+class OpenBlock:
+    """A block under way; ends with `finish` or `abort`."""
+
+    def __init__(self, writer: BlockWriter, fan: FanOut, nodes: Sequence[NodeId], copies: int) -> None:
+        self.block = fan.block
+        self.nodes = nodes
+        self._writer = writer
+        self._fan = fan
+        self._copies = copies
+
+    @property
+    def size(self) -> int:
+        return self._fan.size
+
+    async def send(self, chunk: bytes) -> None:
+        """Raises NotEnoughDatanodes or NoSpace once no datanode is left."""
+        try:
+            await self._fan.send(chunk)
+        except Unavailable:
+            await self.finish()
+            raise
+
+    async def finish(self) -> BlockRef:
+        """Raises NotEnoughDatanodes or NoSpace; the block stays held either way."""
+        return self._writer.accept(await self._fan.finish(), self._copies)
+
+    async def abort(self) -> None:
+        await asyncio.shield(self._fan.abort())
+
+    def release(self, *, used: bool) -> None:
+        self._writer.release(self.block, self.nodes, used=used)

@@ -1,0 +1,285 @@
+"""`/fs`: routes to use cases. Parses and checks requests, turns results into answers."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from random import Random
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from dfslib.errors import InvalidArgument, IsADirectory, NotADirectory
+from dfslib.model import FILE_SIZE_MAX, Attr, FileType, InodeId, Origin, format_etag
+from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.namenode.files.operations import Operations, PutOptions, Target, naming, parse_target
+from dfslib.namenode.files.params import Params
+from dfslib.namenode.files.receive import Receiver
+from dfslib.namenode.files.redirect import choose_source
+from dfslib.namenode.membership.registry import Registry
+from dfslib.namenode.metadata.engine import MetadataEngine
+from dfslib.namenode.namespace.attrs import AttrChange
+from dfslib.transfer.body import pieces
+from dfslib.wire import routes
+from dfslib.wire.attributes import attr_body, attr_headers
+from dfslib.wire.messages import ListingBody, XattrsBody, encode
+from dfslib.wire.paths import encode_path, parse_query
+
+log = logging.getLogger("dfs.files")
+
+_PAGE: Final = 1000
+"""Entries read in one snapshot while a directory is streamed."""
+_LIMIT_MAX: Final = 10_000
+_XATTR_BODY_MAX: Final = (64 << 10) + 1
+
+_PUT: Final = frozenset({"parents", "replication", "mode", "mtime", "uid", "gid"})
+_GET: Final = frozenset({"redirect", "follow", "limit", "after", "op"})
+_HEAD: Final = frozenset({"follow"})
+_DELETE: Final = frozenset({"recursive"})
+
+Operation = Callable[[web.Request, Target, Params], Awaitable[web.StreamResponse]]
+
+
+class FileRoutes:
+    def __init__(
+        self,
+        engine: MetadataEngine,
+        operations: Operations,
+        receiver: Receiver,
+        writer: BlockWriter,
+        registry: Registry,
+        monotonic: Callable[[], float],
+        body_timeout_s: float,
+    ) -> None:
+        self._engine = engine
+        self._operations = operations
+        self._receiver = receiver
+        self._writer = writer
+        self._registry = registry
+        self._monotonic = monotonic
+        self._body_timeout_s = body_timeout_s
+        self._random = Random()
+        self._posts: dict[str, tuple[frozenset[str], Operation]] = {
+            "mkdir": (frozenset({"parents", "mode"}), self._mkdir),
+            "rename": (frozenset({"to", "noreplace"}), self._rename),
+            "copy": (frozenset({"to", "parents"}), self._copy),
+            "link": (frozenset({"to"}), self._link),
+            "symlink": (frozenset({"to"}), self._symlink),
+            "truncate": (frozenset({"size"}), self._truncate),
+            "append": (frozenset(), self._append),
+            "setattr": (frozenset({"mode", "uid", "gid", "atime", "mtime", "follow"}), self._setattr),
+            "setxattr": (frozenset({"name", "create", "replace"}), self._setxattr),
+            "removexattr": (frozenset({"name"}), self._removexattr),
+            "touch": (frozenset(), self._touch),
+        }
+
+    def routes(self) -> list[web.RouteDef]:
+        path = routes.FS + r"{path:(?:/[\s\S]*)?}"
+        return [
+            web.head(path, self.head),
+            web.get(path, self.get, allow_head=False),
+            web.put(path, self.put),
+            web.delete(path, self.delete),
+            web.post(path, self.post),
+        ]
+
+    async def head(self, request: web.Request) -> web.StreamResponse:
+        target, query = _split(request)
+        params = Params(query, _HEAD) if query else None
+        attr = self._operations.stat(target, follow=params.flag("follow", True) if params else True)
+        return web.Response(headers=attr_headers(attr))
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        target, query = _split(request)
+        params = Params(query, _GET)
+        if params.raw("op") is not None:
+            return self._get_xattrs(target, params)
+        attr = self._operations.stat(target, follow=params.flag("follow", True))
+        if attr.is_dir:
+            return await self._list(request, target, attr, params)
+        if params.raw("limit") is not None or params.raw("after") is not None:
+            raise NotADirectory(path=target.text)
+        if attr.type is not FileType.FILE:
+            return _json(attr_body(attr, path=target.raw))
+        return self._redirect(request, target, attr, params)
+
+    def _redirect(self, request: web.Request, target: Target, attr: Attr, params: Params) -> web.Response:
+        alive = self._registry.alive(self._monotonic())
+        with naming(target.text):
+            source = self._engine.read(lambda txn: choose_source(txn, attr, alive, request.remote or "", self._random))
+        name = target.path.names[-1] if target.path.names else b"file"
+        location = source.public_url.rstrip("/") + routes.file(attr.ino, attr.version, name)
+        if not params.flag("redirect", True):
+            return web.Response(body=msgspec.json.encode({"location": location}), content_type="application/json")
+        return web.Response(status=307, headers={"Location": location, "ETag": format_etag(attr)})
+
+    def _get_xattrs(self, target: Target, params: Params) -> web.Response:
+        if params.raw("op") != b"xattrs":
+            raise InvalidArgument("GET knows op=xattrs", target.text)
+        found = self._operations.xattrs(target)
+        encoded = {quote(name, safe="."): base64.b64encode(value).decode() for name, value in found.items()}
+        return _json(XattrsBody(encoded))
+
+    async def _list(self, request: web.Request, target: Target, attr: Attr, params: Params) -> web.StreamResponse:
+        after = params.entry_name("after")
+        limit = params.number("limit", 1, _LIMIT_MAX)
+        if limit is not None:
+            with naming(target.text):
+                page = self._operations.list_page(attr.ino, after, limit + 1)
+            entries = [attr_body(entry.attr, name=entry.name) for entry in page[:limit]]
+            return _json(ListingBody(entries, more=len(page) > limit))
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"entries":[')
+        separator = b""
+        while page := self._operations.list_page(attr.ino, after, _PAGE):
+            parts = [msgspec.json.encode(attr_body(entry.attr, name=entry.name)) for entry in page]
+            await response.write(separator + b",".join(parts))
+            separator, after = b",", page[-1].name
+        await response.write(b'],"more":false}')
+        await response.write_eof()
+        return response
+
+    async def put(self, request: web.Request) -> web.StreamResponse:
+        target, query = _split(request)
+        params = Params(query, _PUT)
+        options = PutOptions(
+            parents=params.flag("parents"),
+            replication=params.replication("replication"),
+            change=_change(params),
+            if_match=request.headers.get("If-Match", ""),
+            if_none_match=request.headers.get("If-None-Match", ""),
+        )
+        present = self._operations.check_put(target, options)
+        copies = self._writer.copies(self._operations.replication(target, options.replication))
+        origin = Origin(target.raw, present.ino if present else InodeId(0), 0, 0)
+        with naming(target.text):
+            async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
+                attr, created = await self._operations.put(target, received, options)
+        replicas = min((len(block.nodes) for block in received.blocks), default=0)
+        body = attr_body(attr, path=target.raw, replicas=replicas if received.blocks else None)
+        return _json(body, status=201 if created else 200, etag=format_etag(attr))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        target, query = _split(request)
+        params = Params(query, _DELETE)
+        await self._operations.delete(target, recursive=params.flag("recursive"))
+        return web.Response(status=204)
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        target, query = _split(request)
+        name = parse_query(query).get("op", b"")
+        found = self._posts.get(name.decode("utf-8", "replace"))
+        if found is None:
+            known = ", ".join(sorted(self._posts))
+            raise InvalidArgument(f"unknown op {name.decode('utf-8', 'replace')!r}; known: {known}", target.text)
+        allowed, operation = found
+        return await operation(request, target, Params(query, allowed | {"op"}))
+
+    async def _mkdir(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        mode = params.mode("mode")
+        attr, created = await self._operations.mkdir(
+            target, 0o755 if mode is None else mode, parents=params.flag("parents")
+        )
+        return _json(attr_body(attr, path=target.raw), status=201 if created else 200)
+
+    async def _rename(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        to = _to(params)
+        attr = await self._operations.rename(target, to, noreplace=params.flag("noreplace"))
+        return _json(attr_body(attr, path=to.raw))
+
+    async def _copy(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        to = _to(params)
+        attr, created = await self._operations.copy(target, to, parents=params.flag("parents"))
+        return _json(attr_body(attr, path=to.raw), status=201 if created else 200)
+
+    async def _link(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        to = _to(params)
+        return _json(attr_body(await self._operations.link(target, to), path=to.raw), status=201)
+
+    async def _symlink(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        attr = await self._operations.symlink(target, params.required("to"))
+        return _json(attr_body(attr, path=target.raw), status=201)
+
+    async def _truncate(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        size = params.number("size", 0, FILE_SIZE_MAX)
+        if size is None:
+            raise InvalidArgument("parameter 'size' is missing", target.text)
+        return _json(attr_body(await self._operations.truncate(target, size), path=target.raw))
+
+    async def _append(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
+        attr = self._operations.stat(target)
+        if attr.type is not FileType.FILE:
+            raise IsADirectory(path=target.text) if attr.is_dir else InvalidArgument("not a regular file", target.text)
+        origin = Origin(target.raw, attr.ino, attr.size, 0)
+        copies = self._writer.copies(attr.replication)
+        with naming(target.text):
+            async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
+                attr = await self._operations.append(target, received)
+        return _json(attr_body(attr, path=target.raw))
+
+    async def _setattr(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        change = _change(params)
+        if change == AttrChange():
+            raise InvalidArgument("nothing to set: give mode, uid, gid, atime or mtime", target.text)
+        attr = await self._operations.set_attrs(target, change, follow=params.flag("follow", True))
+        return _json(attr_body(attr, path=target.raw))
+
+    async def _setxattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        value = bytearray()
+        async for chunk in self._body(request):
+            value += chunk
+            if len(value) > _XATTR_BODY_MAX:
+                break
+        attr = await self._operations.set_xattr(
+            target,
+            params.required("name"),
+            bytes(value),
+            create=params.flag("create"),
+            replace=params.flag("replace"),
+        )
+        return _json(attr_body(attr, path=target.raw))
+
+    async def _removexattr(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        attr = await self._operations.remove_xattr(target, params.required("name"))
+        return _json(attr_body(attr, path=target.raw))
+
+    async def _touch(self, _: web.Request, target: Target, __: Params) -> web.StreamResponse:
+        attr, created = await self._operations.touch(target)
+        return _json(attr_body(attr, path=target.raw), status=201 if created else 200)
+
+    def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        return pieces(request, self._body_timeout_s)
+
+
+def _split(request: web.Request) -> tuple[Target, str]:
+    """The path below `/fs` and the query, just as they were sent."""
+    raw, _, query = request.raw_path.partition("?")
+    return parse_target(raw[raw.index(routes.FS) + len(routes.FS) :]), query
+
+
+def _to(params: Params) -> Target:
+    to = params.required("to")
+    if not to.startswith(b"/"):
+        raise InvalidArgument("parameter 'to' must be an absolute path")
+    return parse_target(encode_path(to))
+
+
+def _change(params: Params) -> AttrChange:
+    change = AttrChange(
+        mode=params.mode("mode"),
+        uid=params.number("uid", 0, (1 << 32) - 2),
+        gid=params.number("gid", 0, (1 << 32) - 2),
+        atime_ns=params.time_ns("atime"),
+        mtime_ns=params.time_ns("mtime"),
+    )
+    change.check()
+    return change
+
+
+def _json(body: msgspec.Struct, status: int = 200, etag: str = "") -> web.Response:
+    headers: Mapping[str, str] | None = {"ETag": etag} if etag else None
+    return web.Response(status=status, body=encode(body), content_type="application/json", headers=headers)

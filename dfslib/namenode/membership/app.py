@@ -1,0 +1,161 @@
+"""`/cluster`: what datanodes say and ask, and what operators want to know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
+from dfslib.model import InodeId, parse_block
+from dfslib.namenode.blocks.in_flight import InFlight
+from dfslib.namenode.blocks.reconcile import reconcile
+from dfslib.namenode.membership.orders import Orders
+from dfslib.namenode.membership.registry import Registry
+from dfslib.namenode.membership.status import ClusterStatus
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
+from dfslib.namenode.namespace import content, records
+from dfslib.runtime.logs import event
+from dfslib.wire import messages, routes
+
+log = logging.getLogger("dfs.membership")
+
+_HOLD_S: Final = 1.0
+"""How long a heartbeat without orders is held. While it is, the end of its connection tells at once that
+the datanode's process has ended."""
+_MESSAGE_MAX: Final = 4 << 20
+
+
+class ClusterRoutes:
+    def __init__(
+        self,
+        engine: MetadataEngine,
+        cluster_id: str,
+        registry: Registry,
+        orders: Orders,
+        in_flight: InFlight,
+        status: ClusterStatus,
+        monotonic: Callable[[], float],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._cluster_id = cluster_id
+        self._registry = registry
+        self._orders = orders
+        self._in_flight = in_flight
+        self._status = status
+        self._monotonic = monotonic
+        self._now_ns = now_ns
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get(routes.CLUSTER, self.cluster),
+            web.get(routes.CLUSTER_DF, self.df),
+            web.get(routes.CLUSTER_FSCK, self.fsck),
+            web.post(routes.CLUSTER_JOIN, self.join),
+            web.post(routes.CLUSTER_REPORT, self.report),
+            web.post(routes.CLUSTER_HEARTBEAT, self.heartbeat),
+            web.get(routes.CLUSTER_LAYOUT + "/{ino}", self.layout),
+            web.get(routes.CLUSTER_LOCATE + "/{block}", self.locate),
+        ]
+
+    async def cluster(self, _: web.Request) -> web.Response:
+        return _json(self._status.cluster())
+
+    async def df(self, _: web.Request) -> web.Response:
+        return _json(self._status.df())
+
+    async def fsck(self, _: web.Request) -> web.Response:
+        """In a thread: it reads all of the metadata, in one snapshot."""
+        return _json(await asyncio.to_thread(self._status.fsck))
+
+    async def join(self, request: web.Request) -> web.Response:
+        message = messages.decode(await _body(request), messages.JoinRequest)
+        if message.protocol != routes.PROTOCOL_VERSION:
+            raise InvalidArgument(
+                f"the datanode speaks protocol {message.protocol}, the namenode {routes.PROTOCOL_VERSION}"
+            )
+        if message.cluster_id and message.cluster_id != self._cluster_id:
+            raise ForeignVolume(
+                f"the volume belongs to cluster {message.cluster_id}, this is cluster {self._cluster_id}"
+            )
+        url = message.url or _url(request.remote or "localhost", message.port)
+        node = self._registry.join(message, url, self._monotonic(), self._now_ns())
+        self._orders.forget(node.id)
+        record = node.record()
+        await self._engine.transact(lambda txn: records.put_node(txn, record))
+        log.info(event("datanode joined", node=node.id, url=node.url, public_url=node.public_url, blocks=node.blocks))
+        return _json(messages.JoinAnswer(self._cluster_id, node.url))
+
+    async def report(self, request: web.Request) -> web.Response:
+        message = messages.decode(await _body(request), messages.ReportRequest)
+        node = self._registry.joined(message.node_id)
+        ids = message.blocks
+        if any(a >= b for a, b in zip([message.after, *ids], ids, strict=False)) or not (ids or message.last):
+            raise InvalidArgument("a page's blocks are sorted, behind 'after', and only the last page is empty")
+        unknown = await self._engine.transact(
+            lambda txn: reconcile(txn, node.id, message.after, ids, message.last, self._in_flight)
+        )
+        node.heard_s = self._monotonic()
+        if message.last:
+            node.reported = True
+            log.info(event("datanode is alive", node=node.id, url=node.url))
+        return _json(messages.ReportAnswer(unknown))
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        message = messages.decode(await _body(request), messages.HeartbeatRequest)
+        node = self._registry.heartbeat(message, self._monotonic(), self._now_ns())
+        if message.leaving:
+            log.info(event("datanode leaves", node=node.id, url=node.url))
+            return _json(messages.HeartbeatAnswer([]))
+        beat = node.beat
+        try:
+            orders = await self._orders.wait(node.id, _HOLD_S)
+        except asyncio.CancelledError:
+            if self._registry.lost(node.id, beat):
+                log.warning(event("datanode lost, its connection ended", node=node.id, url=node.url))
+            raise
+        node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
+        return _json(messages.HeartbeatAnswer(list(orders)))
+
+    async def layout(self, request: web.Request) -> web.Response:
+        text = request.match_info["ino"]
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise InvalidArgument(f"{text!r} is not an inode number")
+        ino = InodeId(int(text))
+
+        def read(txn: ReadTxn) -> messages.LayoutBody:
+            attr = records.get_attr(txn, ino)
+            if attr.is_dir or attr.target:
+                raise InvalidArgument("not a regular file")
+            extents = content.read_extents(txn, ino)
+            return messages.LayoutBody(ino, attr.version, attr.size, attr.mtime_ns, extents)
+
+        return _json(self._engine.read(read))
+
+    async def locate(self, request: web.Request) -> web.Response:
+        try:
+            block = parse_block(request.match_info["block"])
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from None
+        record = self._engine.read(lambda txn: records.find_block(txn, block))
+        if record is None:
+            raise NotFound("no file uses this block", request.match_info["block"])
+        return _json(messages.LocateBody(self._status.urls(record.nodes)))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _body(request: web.Request) -> bytes:
+    if request.content_length is None or request.content_length > _MESSAGE_MAX:
+        raise InvalidArgument(f"a message needs a Content-Length of at most {_MESSAGE_MAX}")
+    return await request.content.readexactly(request.content_length)
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=messages.encode(body), content_type="application/json")  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+"""Who is in the cluster and in which state. A state machine without I/O: what is heard goes in, with the
+time on a monotonic clock in seconds; states are a function of that."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from dfslib.errors import UnknownNode
+from dfslib.model import NodeId
+from dfslib.namenode.namespace.records import NodeRecord
+from dfslib.wire.messages import HeartbeatRequest, JoinRequest
+
+
+class NodeState(enum.StrEnum):
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+@dataclass
+class Datanode:
+    """What is known of one datanode. Sizes in bytes; `free` leaves out what it reserves."""
+
+    id: NodeId
+    url: str
+    public_url: str
+    capacity: int = 0
+    used: int = 0
+    free: int = 0
+    blocks: int = 0
+    last_seen_ns: int = 0
+    heard_s: float = float("-inf")
+    reported: bool = False
+    """Has told all its blocks since it joined; before that it takes no new ones."""
+    leaving: bool = False
+    full: bool = False
+    """Refused a write for want of space; holds until a heartbeat."""
+    beat: int = 0
+    """Counts what was heard, to tell a connection that broke from one that came after it."""
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or self.url
+
+    def record(self) -> NodeRecord:
+        return NodeRecord(self.id, self.url, self.public_url, self.capacity, self.used, self.blocks, self.last_seen_ns)
+
+
+class Registry:
+    """All datanodes that ever joined."""
+
+    def __init__(self, suspect_after_s: float, dead_after_s: float) -> None:
+        self._suspect_after_s = suspect_after_s
+        self._dead_after_s = dead_after_s
+        self._nodes: dict[NodeId, Datanode] = {}
+
+    def restore(self, records: Iterable[NodeRecord]) -> None:
+        """The datanodes known from before a restart: dead until they are heard of."""
+        for record in records:
+            self._nodes[record.node_id] = Datanode(
+                record.node_id,
+                record.url,
+                record.public_url,
+                capacity=record.capacity,
+                used=record.used,
+                blocks=record.blocks,
+                last_seen_ns=record.last_seen_ns,
+            )
+
+    def join(self, request: JoinRequest, url: str, now_s: float, now_ns: int) -> Datanode:
+        """A datanode starts, or comes back. It is suspect until it has reported its blocks."""
+        node = self._nodes.get(NodeId(request.node_id))
+        beat = node.beat + 1 if node else 1
+        node = Datanode(
+            NodeId(request.node_id),
+            url,
+            request.public_url or url,
+            capacity=request.capacity,
+            used=request.used,
+            free=request.free,
+            blocks=request.blocks,
+            last_seen_ns=now_ns,
+            heard_s=now_s,
+            beat=beat,
+        )
+        self._nodes[node.id] = node
+        return node
+
+    def joined(self, node_id: str) -> Datanode:
+        """A datanode that has joined since this process started. Raises UnknownNode."""
+        node = self._nodes.get(NodeId(node_id))
+        if node is None or node.heard_s == float("-inf"):
+            raise UnknownNode(f"datanode {node_id} has not joined")
+        return node
+
+    def heartbeat(self, request: HeartbeatRequest, now_s: float, now_ns: int) -> Datanode:
+        """Raises UnknownNode where it must join, or join and report, first."""
+        node = self.joined(request.node_id)
+        if not node.reported:
+            raise UnknownNode(f"datanode {node.id} has not reported its blocks")
+        node.capacity, node.used, node.free, node.blocks = (
+            request.capacity,
+            request.used,
+            request.free,
+            request.blocks,
+        )
+        node.leaving = request.leaving
+        node.full = False
+        node.last_seen_ns, node.heard_s = now_ns, now_s
+        node.beat += 1
+        return node
+
+    def lost(self, node_id: NodeId, beat: int) -> bool:
+        """The connection of the heartbeat counted `beat` broke: suspect at once, unless it was heard since."""
+        node = self._nodes[node_id]
+        if node.beat != beat:
+            return False
+        node.heard_s -= self._suspect_after_s
+        return True
+
+    def refused_for_space(self, node_id: NodeId) -> None:
+        if node := self._nodes.get(node_id):
+            node.full = True
+
+    def state(self, node: Datanode, now_s: float) -> NodeState:
+        silent_s = now_s - node.heard_s
+        if silent_s >= self._dead_after_s:
+            return NodeState.DEAD
+        if silent_s >= self._suspect_after_s or not node.reported:
+            return NodeState.SUSPECT
+        return NodeState.DRAINING if node.leaving else NodeState.ALIVE
+
+    def has_space(self, node: Datanode) -> bool:
+        return node.free > 0 and not node.full
+
+    def all(self) -> list[Datanode]:
+        return sorted(self._nodes.values(), key=lambda node: node.url)
+
+    def get(self, node_id: NodeId) -> Datanode | None:
+        return self._nodes.get(node_id)
+
+    def alive(self, now_s: float) -> list[Datanode]:
+        """Those to which reads and writes may go."""
+        return [node for node in self._nodes.values() if self.state(node, now_s) is NodeState.ALIVE]

@@ -1,0 +1,182 @@
+"""The cluster as operators see it: nodes, space, health. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from dfslib.model import REPLICATION_ALL, REPLICATION_DEFAULT, ROOT, InodeId, NodeId, format_block
+from dfslib.namenode.membership.registry import NodeState, Registry
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
+from dfslib.namenode.namespace import keys, records
+from dfslib.namenode.namespace.check import check
+from dfslib.wire import routes
+from dfslib.wire.attributes import format_replication
+from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, NodeBody, ProblemBody
+
+VERSION: Final = "0.1.0"
+_PROBLEMS_SHOWN: Final = 1000
+_GARBAGE_COUNTED: Final = 100_000
+"""Counted on every request for the status; more than this is shown as this."""
+
+
+class ClusterStatus:
+    def __init__(
+        self,
+        engine: MetadataEngine,
+        cluster_id: str,
+        registry: Registry,
+        required: Callable[[int], int],
+        replication: int,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`required` gives the copies that a write with so many copies needs."""
+        self._engine = engine
+        self._cluster_id = cluster_id
+        self._registry = registry
+        self._required = required
+        self._replication = replication
+        self._monotonic = monotonic
+        self._started_s = monotonic()
+
+    def cluster(self) -> ClusterBody:
+        now = self._monotonic()
+        garbage = self._engine.read(_count_garbage)
+        nodes = [
+            NodeBody(
+                id=node.id,
+                state=self._registry.state(node, now).value,
+                url=node.url,
+                public_url=node.public_url,
+                capacity=node.capacity,
+                used=node.used,
+                free=node.free,
+                blocks=node.blocks,
+                last_seen=node.last_seen_ns / 1e9,
+                writable=self._registry.state(node, now) is NodeState.ALIVE and self._registry.has_space(node),
+            )
+            for node in self._registry.all()
+        ]
+        return ClusterBody(
+            cluster_id=self._cluster_id,
+            version=VERSION,
+            protocol=routes.PROTOCOL_VERSION,
+            replication=format_replication(self._replication),
+            min_replicas=self._required(self._replication),
+            uptime_s=round(now - self._started_s, 3),
+            garbage_blocks=garbage,
+            nodes=nodes,
+        )
+
+    def df(self) -> DfBody:
+        alive = self._registry.alive(self._monotonic())
+        totals = self._engine.read(records.get_totals)
+        free = sorted((node.free for node in alive), reverse=True)
+        return DfBody(
+            capacity=sum(node.capacity for node in alive),
+            used=sum(node.used for node in alive),
+            free=sum(free),
+            available=_available(free, self._replication),
+            bytes=totals.bytes,
+            files=totals.files,
+            directories=totals.directories,
+            nodes=len(alive),
+        )
+
+    def urls(self, nodes: Sequence[NodeId]) -> list[str]:
+        """Where those of the datanodes that are alive can be asked by peers."""
+        return [node.url for node in self._registry.alive(self._monotonic()) if node.id in nodes]
+
+    def fsck(self) -> FsckBody:
+        """Check every invariant of the metadata and every block's copies. Not for the event loop's thread."""
+        return self._engine.read(self._fsck)
+
+    def _fsck(self, txn: ReadTxn) -> FsckBody:
+        problems: list[ProblemBody] = []
+        count = blocks = 0
+        for problem in self._missing(txn):
+            blocks += 1
+            if problem is not None:
+                count += 1
+                problems.append(problem)
+                del problems[_PROBLEMS_SHOWN:]
+        for damage in check(txn):
+            count += 1
+            if len(problems) < _PROBLEMS_SHOWN:
+                where = f"inode {damage.ino}" if damage.ino is not None else ""
+                block = "" if damage.block is None else format_block(damage.block)
+                problems.append(ProblemBody("metadata", where, damage.detail, block=block))
+        totals = records.get_totals(txn)
+        return FsckBody(count == 0, totals.files + totals.directories, blocks, count, _named(txn, problems))
+
+    def _missing(self, txn: ReadTxn) -> Iterator[ProblemBody | None]:
+        """For each block that is in use, what is wrong with its copies."""
+        now = self._monotonic()
+        alive = {node.id for node in self._registry.alive(now)}
+        known = [node for node in self._registry.all() if self._registry.state(node, now) is not NodeState.DEAD]
+        for block, record in records.scan_blocks(txn):
+            if not record.live:
+                continue
+            copies = sum(1 for node in record.nodes if node in alive)
+            users = [ino for ino, _ in records.scan_references(txn, block)]
+            wanted = max((self._wanted(txn, ino, len(known)) for ino in users), default=1)
+            if copies >= wanted:
+                yield None
+                continue
+            kind = "missing copies" if copies else "lost"
+            detail = f"{copies} of {wanted} copies are on live datanodes"
+            yield ProblemBody(kind, str(users[0]) if users else "", detail, format_block(block), copies, wanted)
+
+    def _wanted(self, txn: ReadTxn, ino: InodeId, nodes: int) -> int:
+        attr = records.find_attr(txn, ino)
+        replication = attr.replication if attr else REPLICATION_DEFAULT
+        if replication == REPLICATION_DEFAULT:
+            replication = self._replication
+        return max(1, nodes) if replication == REPLICATION_ALL else replication
+
+
+def _count_garbage(txn: ReadTxn) -> int:
+    return sum(1 for _ in islice(records.scan_state(txn, keys.GARBAGE), _GARBAGE_COUNTED))
+
+
+def _available(free: list[int], replication: int) -> int:
+    """Bytes of files that still fit; an estimate where copies go to some of the datanodes."""
+    if not free:
+        return 0
+    copies = len(free) if replication == REPLICATION_ALL else min(replication, len(free))
+    return min(free) if copies == len(free) else sum(free) // copies
+
+
+def _named(txn: ReadTxn, problems: list[ProblemBody]) -> list[ProblemBody]:
+    """The problems with paths in the place of inode numbers; one pass over all entries finds the names."""
+    wanted = {InodeId(int(problem.path)) for problem in problems if problem.path.isdigit()}
+    if not wanted:
+        return problems
+    paths: dict[str, str] = {}
+    for parent, name, dentry in records.scan_all_dentries(txn):
+        if dentry.ino in wanted:
+            paths[str(dentry.ino)] = _path(txn, parent, name)
+    return [
+        ProblemBody(
+            problem.kind,
+            paths.get(problem.path, problem.path),
+            problem.detail,
+            problem.block,
+            problem.copies,
+            problem.wanted,
+        )
+        for problem in problems
+    ]
+
+
+def _path(txn: ReadTxn, parent: InodeId, name: bytes) -> str:
+    parts = [name]
+    while parent != ROOT:
+        above = records.get_directory(txn, parent).parent
+        found = next((entry for entry, dentry in records.scan_dentries(txn, above) if dentry.ino == parent), None)
+        if found is None:
+            break
+        parts.append(found)
+        parent = above
+    return "/" + b"/".join(reversed(parts)).decode("utf-8", "replace")
