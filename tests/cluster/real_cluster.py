@@ -1,0 +1,167 @@
+"""A real cluster for tests: `server.py` processes on free ports of 127.0.0.1, killed and restarted at will."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Ask again and again until it holds; fail with `what` at the deadline."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Server:
+    """One `server.py` process and its environment; its log is kept."""
+
+    def __init__(self, name: str, folder: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.env = env
+        self.log = folder / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.env["DFS_PORT"])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "server.py")],
+                env=environment | self.env,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def kill(self) -> None:
+        """As a power cut does it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """As an operator does it; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE_S)
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Cluster:
+    """A namenode and datanodes; `url` is the namenode's, with a slash at its end."""
+
+    def __init__(self, folder: Path, datanodes: int, **settings: str) -> None:
+        self.folder = folder
+        ports = free_ports(datanodes + 1)
+        common = {"DFS_HOST": "127.0.0.1", "DFS_STOP_TIMEOUT": "5"}
+        self.namenode = Server(
+            "namenode",
+            folder,
+            common
+            | {
+                "DFS_NODE_CLASS": "name_node.NameNode",
+                "DFS_DB_PATH": str(folder / "namenode"),
+                "DFS_PORT": str(ports[0]),
+            }
+            | settings,
+        )
+        self.url = f"{self.namenode.url}/"
+        self.datanodes = [
+            Server(
+                f"data{number}",
+                folder,
+                common
+                | {
+                    "DFS_NODE_CLASS": "data_node.DataNode",
+                    "DFS_FS_ROOT": str(folder / f"data{number}"),
+                    "DFS_PORT": str(port),
+                    "DFS_NAMENODE_URL": self.url,
+                },
+            )
+            for number, port in enumerate(ports[1:], 1)
+        ]
+
+    @property
+    def servers(self) -> list[Server]:
+        return [self.namenode, *self.datanodes]
+
+    @property
+    def datanode_urls(self) -> list[str]:
+        return [datanode.url for datanode in self.datanodes]
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.start()
+        self.wait_alive()
+
+    def alive(self) -> int:
+        """Datanodes the namenode holds for alive; -1 while it does not answer."""
+        try:
+            status = requests.get(f"{self.url}cluster", timeout=5).json()
+        except requests.RequestException:
+            return -1
+        return sum(node["state"] == "alive" for node in status["nodes"])
+
+    def wait_alive(self, count: int | None = None) -> None:
+        wanted = sum(datanode.running() for datanode in self.datanodes) if count is None else count
+        try:
+            wait_until(lambda: self.alive() == wanted, f"{wanted} datanodes alive")
+        except AssertionError:
+            print(self.logs())
+            raise
+
+    def logs(self) -> str:
+        parts = []
+        for server in self.servers:
+            if server.log.exists():
+                parts.append(f"--- {server.name}\n" + "\n".join(server.log.read_text().splitlines()[-40:]))
+        return "\n".join(parts)
+
+    def stop(self) -> None:
+        for server in reversed(self.servers):
+            if server.running():
+                server.process.send_signal(signal.SIGTERM)
+        for server in self.servers:
+            if server.process is not None:
+                try:
+                    server.process.wait(DEADLINE_S)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    raise
