@@ -1,5 +1,6 @@
 # DFS: every command of daily work. `make help` lists them.
 PYTHON ?= python3
+PORT ?= 8180
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
@@ -13,7 +14,7 @@ help: ## this list
 setup: $(RUNTIME) ## make .venv from the lock file
 
 up: $(RUNTIME) ## a namenode and 3 datanodes on 127.0.0.1, state in ./var, until Ctrl-C
-	@$(BIN)/python dfs.py up --datanodes 3 --data ./var
+	@$(BIN)/python dfs.py up --datanodes 3 --data ./var --port $(PORT)
 
 test: $(DEV) ## run all tests
 	$(BIN)/python -m pytest
