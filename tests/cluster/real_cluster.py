@@ -35,6 +35,15 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
         time.sleep(0.02)
 
 
+def alive_datanodes(url: str) -> int:
+    """Datanodes that the namenode at `url` holds for alive; -1 while it does not answer."""
+    try:
+        nodes = requests.get(f"{url}cluster", timeout=5).json()["nodes"]
+    except requests.RequestException:
+        return -1
+    return sum(node["state"] == "alive" for node in nodes)
+
+
 class Server:
     """One `server.py` process and its environment; its log is kept."""
 
@@ -132,12 +141,7 @@ class Cluster:
         self.wait_alive()
 
     def alive(self) -> int:
-        """Datanodes the namenode holds for alive; -1 while it does not answer."""
-        try:
-            status = requests.get(f"{self.url}cluster", timeout=5).json()
-        except requests.RequestException:
-            return -1
-        return sum(node["state"] == "alive" for node in status["nodes"])
+        return alive_datanodes(self.url)
 
     def wait_alive(self, count: int | None = None) -> None:
         wanted = sum(datanode.running() for datanode in self.datanodes) if count is None else count
