@@ -16,9 +16,24 @@ from dfslib.cli.command import Command
 from dfslib.cli.session import Session, describe
 from dfslib.config import ConfigError, load
 
-COMMANDS: Final[tuple[Command, ...]] = tuple(
-    module.COMMAND
-    for module in (up, ls, put, get, cat, rm, mv, cp, mkdir, show_stat, df, du, status, fsck, touch, ln, tree)
+COMMANDS: Final[tuple[Command, ...]] = (
+    up.COMMAND,
+    ls.COMMAND,
+    put.COMMAND,
+    get.COMMAND,
+    cat.COMMAND,
+    rm.COMMAND,
+    mv.COMMAND,
+    cp.COMMAND,
+    mkdir.COMMAND,
+    show_stat.COMMAND,
+    df.COMMAND,
+    du.COMMAND,
+    status.COMMAND,
+    fsck.COMMAND,
+    touch.COMMAND,
+    ln.COMMAND,
+    tree.COMMAND,
 )
 
 INTERRUPTED: Final = 130

@@ -22,6 +22,8 @@ from dfslib.client.transport import NoAnswer, Transport, error_of, failure_of, o
 from dfslib.errors import DfsError, RangeNotSatisfiable
 
 PIECE_BYTES: Final = 256 << 10
+_REFUSALS_MAX: Final = 3
+"""A datanode may refuse because the file was replaced since the namenode named it; not time and again."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", re.ASCII | re.IGNORECASE)
 
 
@@ -63,16 +65,19 @@ class Content:
         """
         retries = self._transport.retries()
         position = start
+        refusals = 0
         while True:
             try:
                 for piece in self._once(position, end):
                     position += len(piece)
+                    refusals = 0
                     retries.progressed()
                     yield piece
                 return
             except _Interrupted as failure:
                 self._location = ""
-                if not retries.pause(failure.reason):
+                refusals += failure.final
+                if refusals > _REFUSALS_MAX or not retries.pause(failure.reason):
                     raise failure.as_os_error(self._filename) from failure
 
     def _once(self, start: int, end: int | None) -> Iterator[bytes]:
@@ -160,10 +165,11 @@ class Content:
 
 
 class _Interrupted(Exception):
-    """This attempt failed; another may succeed."""
+    """This attempt failed; another may succeed. `final`: by itself the answer is none that changes with time."""
 
     def __init__(self, failure: NoAnswer | DfsError) -> None:
         self.failure = failure
+        self.final = isinstance(failure, DfsError) and not failure.retryable
         self.reason = str(failure)
         super().__init__(self.reason)
 

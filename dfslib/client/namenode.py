@@ -152,7 +152,7 @@ class HttpNameNode:
         try:
             self._operations.copy(src, destination)
         except IsADirectoryError:
-            copy_tree(self._operations, remote_paths.to_bytes(src), destination)
+            copy_tree(self._operations, remote_paths.to_bytes(src), remote_paths.to_bytes(destination))
 
     def mv(self, src: RemotePath, dst: RemotePath, replace: bool = True) -> FileInfo:
         """Rename, atomically. Into `dst` where that is a directory, as mv(1) does.
@@ -342,7 +342,7 @@ class HttpNameNode:
         source = os.fspath(local)
         remote = remote_paths.to_bytes(path)
         if not Path(source).is_dir():
-            remote = self._into(Path(source).name, remote)
+            remote = remote_paths.to_bytes(self._into(Path(source).name, remote))
         options = TransferOptions(follow_sources=True, skip_equal=skip_equal, progress=progress)
         Uploader(self._operations, options).run([(source, remote)])
 
@@ -398,9 +398,9 @@ class HttpNameNode:
         """`glob.glob` for the cluster: the paths that match; `**` with `recursive`. Relative to the root."""
         return walking.glob(self._operations, pattern, recursive, include_hidden)
 
-    def _into(self, source: RemotePath, destination: RemotePath) -> bytes:
+    def _into(self, source: RemotePath, destination: RemotePath) -> str | bytes:
         """`destination`, or the place for `source` in it where it is a directory."""
-        target = remote_paths.to_bytes(destination)
+        target = os.fspath(destination)
         try:
             is_dir = self._operations.attributes(destination).is_dir
         except FileNotFoundError:
@@ -410,4 +410,5 @@ class HttpNameNode:
         name = remote_paths.last_name(source)
         if name in (b"", b".", b".."):
             raise OSError(errno.EINVAL, "the source has no name to have in the directory", os.fspath(source))
-        return remote_paths.join(target, name)
+        place = remote_paths.join(target, name)
+        return place if isinstance(target, bytes) else os.fsdecode(place)
