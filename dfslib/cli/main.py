@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from dfslib.cli import cat, cp, df, du, fsck, get, ln, ls, mkdir, mv, put, rm, show_stat, status, touch, tree, up
+from dfslib.cli.arguments import seconds
 from dfslib.cli.command import Command
 from dfslib.cli.session import Session, describe
 from dfslib.config import ConfigError, load
@@ -75,17 +76,10 @@ def _add_common(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=default or 30.0,
         help="how long to go on trying where the cluster does not answer (default: 30)",
     )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from dfslib.cli.arguments import octal_mode
 from dfslib.cli.command import Command
 from dfslib.cli.session import Session
-
-
-def _mode(text: str) -> int:
-    value = int(text, 8)
-    if not 0 <= value <= 0o7777:
-        raise ValueError
-    return value
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("-p", "--parents", action="store_true", help="missing ones above too; no error if it is there")
-    parser.add_argument("-m", "--mode", metavar="MODE", type=_mode, help="permission bits in octal (default: 755)")
+    parser.add_argument("-m", "--mode", metavar="MODE", type=octal_mode, help="permission bits in octal (default: 755)")
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from dfslib.cli.arguments import whole_number
 from dfslib.cli.command import Command
 from dfslib.cli.destinations import places, remote_is_directory
 from dfslib.cli.progress_bar import progress_bar
@@ -19,15 +20,13 @@ def add_transfer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-r", "--recursive", action="store_true", help="directories with all that is in them")
     parser.add_argument("-f", "--force", action="store_true", help="also what is equal already (in size and time)")
     parser.add_argument(
-        "-j", "--jobs", metavar="N", type=_jobs, default=JOBS, help=f"transfers at once (default: {JOBS})"
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=whole_number(1, 256),
+        default=JOBS,
+        help=f"transfers at once (default: {JOBS})",
     )
-
-
-def _jobs(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 256:
-        raise ValueError
-    return value
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dfslib.cli.arguments import whole_number
 from dfslib.cli.command import Command, add_json
 from dfslib.cli.listing import as_json
 from dfslib.cli.session import Session
@@ -13,15 +14,8 @@ from dfslib.client.results import Entry
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="*", default=["/"])
-    parser.add_argument("-L", dest="depth", metavar="N", type=_depth, help="only N levels deep")
+    parser.add_argument("-L", dest="depth", metavar="N", type=whole_number(1, 10_000), help="only N levels deep")
     add_json(parser)
-
-
-def _depth(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 class _Tree:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from dfslib.cli.arguments import whole_number
 from dfslib.cli.command import Command
 from dfslib.cli.processes import Child, labels, server_script
 from dfslib.cli.session import Session
@@ -226,31 +227,25 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _port(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1000:
-        raise ValueError
-    return value
-
-
 def _replication(text: str) -> str:
-    parse_replication(text)
+    try:
+        parse_replication(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
     return text
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--datanodes", metavar="N", type=_count, default=3, help="how many datanodes (default: 3)")
+    parser.add_argument(
+        "--datanodes", metavar="N", type=whole_number(1, 1000), default=3, help="how many datanodes (default: 3)"
+    )
     parser.add_argument("--data", metavar="DIR", type=Path, default=Path("var"), help="their state (default: ./var)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
-        "--port", type=_port, default=DEFAULT_PORT, help="the namenode's; the datanodes' follow (default: 8180)"
+        "--port",
+        type=whole_number(1, 65535),
+        default=DEFAULT_PORT,
+        help="the namenode's; the datanodes' follow (default: 8180)",
     )
     parser.add_argument("--replication", metavar="N|all", type=_replication, help="copies of each block (default: all)")
     parser.add_argument("--public-host", metavar="HOST", help="host by which clients reach the datanodes")

@@ -79,17 +79,19 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """No answer came. `never_sent`: the server has certainly not seen the request."""
+    """No answer came. `never_sent`: the server has certainly not seen the request. `server` is its URL."""
 
     def __init__(self, url: str, reason: str, *, never_sent: bool, number: int) -> None:
-        self.url, self.reason, self.never_sent, self.number = url, reason, never_sent, number
-        super().__init__(f"{url}: {reason}")
+        parts = urlsplit(url)
+        self.server = f"{parts.scheme}://{parts.netloc}/"
+        self.reason, self.never_sent, self.number = reason, never_sent, number
+        super().__init__(f"{self.server}: {reason}")
 
     def as_os_error(self) -> ConnectionError:
         if self.never_sent and self.number == errno.ECONNREFUSED:
-            return ConnectionRefusedError(errno.ECONNREFUSED, f"cannot reach {self.url}: {self.reason}")
+            return ConnectionRefusedError(errno.ECONNREFUSED, f"cannot reach {self.server}: {self.reason}")
         what = "cannot reach" if self.never_sent else "no answer from"
-        return ConnectionError(self.number, f"{what} {self.url}: {self.reason}")
+        return ConnectionError(self.number, f"{what} {self.server}: {self.reason}")
 
 
 def os_error(error: DfsError, filename: str | bytes | None, filename2: str | bytes | None = None) -> OSError:
