@@ -115,6 +115,11 @@ def node(node_id: NodeId) -> bytes:
     return b"n" + node_id.encode()
 
 
+def owner(key: bytes) -> int:
+    """The inode of a `e` or `x` key, the block of a `r` key."""
+    return int(_ID.unpack_from(key)[1])
+
+
 def garbage(block_id: BlockId) -> bytes:
     return _STATE.pack(GARBAGE, block_id)
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from dfslib.errors import InputOutput, NotADirectory, NotFound
-from dfslib.model import Attr, BlockId, Entry, Extent, FileType, InodeId, NodeId
+from dfslib.model import ROOT, Attr, BlockId, Entry, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
 from dfslib.namenode.namespace import keys
 
@@ -196,9 +196,14 @@ def add_totals(txn: Txn, *, files: int = 0, directories: int = 0, bytes: int = 0
     txn.put(keys.TOTALS, encode(changed))
 
 
-def next_inode(txn: Txn) -> InodeId:
+def last_inode(txn: ReadTxn) -> InodeId:
+    """The highest number that an inode was ever given."""
     data = txn.get(keys.LAST_INODE)
-    ino = InodeId(1 + (_decode_int(data) if data else 1))
+    return InodeId(_decode_int(data)) if data else ROOT
+
+
+def next_inode(txn: Txn) -> InodeId:
+    ino = InodeId(last_inode(txn) + 1)
     txn.put(keys.LAST_INODE, encode(ino))
     return ino
 
