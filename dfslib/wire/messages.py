@@ -166,7 +166,11 @@ class ReportAnswer(msgspec.Struct, frozen=True):
 
 
 class HeartbeatRequest(msgspec.Struct, frozen=True):
-    """`free` already leaves out what the datanode reserves. `leaving`: it stops now."""
+    """`free` already leaves out what the datanode reserves. `leaving`: it stops now.
+
+    `copied`: blocks that it was told to copy and now has durably. `failed`: those it could not copy.
+    `bad`: blocks that it had and found damaged. Each is told until an answer has come.
+    """
 
     node_id: str
     capacity: int
@@ -174,10 +178,24 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     free: int
     blocks: int
     leaving: bool = False
+    copied: list[int] = []
+    failed: list[int] = []
+    bad: list[int] = []
+
+
+class CopyOrder(msgspec.Struct, frozen=True):
+    """Get this block from one of these peers, and keep it."""
+
+    block: int
+    size: int
+    urls: list[str]
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
+    """What the datanode is to do: blocks to delete, blocks to copy from peers."""
+
     delete: list[int]
+    copy: list[CopyOrder] = []
 
 
 class LayoutBody(msgspec.Struct, frozen=True):
