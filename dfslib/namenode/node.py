@@ -16,6 +16,7 @@ from dfslib.config import load_for
 from dfslib.errors import Unavailable
 from dfslib.namenode.app import make_app
 from dfslib.namenode.blocks.compaction import Compaction
+from dfslib.namenode.blocks.copies import wanted_copies
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.write import BlockWriter
@@ -26,12 +27,13 @@ from dfslib.namenode.files.receive import Receiver
 from dfslib.namenode.membership.app import ClusterRoutes
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.membership.status import ClusterStatus
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metrics import Metrics
 from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
+from dfslib.namenode.repair.worker import Repair
+from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.ids import BlockIds
 from dfslib.runtime.logs import event
 from dfslib.runtime.tasks import Tasks, run_forever
@@ -41,6 +43,7 @@ log = logging.getLogger("dfs.namenode")
 
 _COLLECT_EVERY_S: Final = 5
 _COMPACT_EVERY_S: Final = 5
+_REPAIR_EVERY_S: Final = 0.5
 
 
 class NameNode:
@@ -62,7 +65,7 @@ class NameNode:
         engine = LmdbEngine(Path(settings["DFS_DB_PATH"]))
         cluster_id = asyncio.run(_open_cluster(engine))
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
-        registry.restore(engine.read(lambda txn: list(records.scan_nodes(txn))))
+        registry.restore(engine.read(lambda txn: list(records.scan_nodes(txn))), time.monotonic())
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
         collector = GarbageCollector(engine, orders, in_flight, time.time_ns, settings["DFS_GARBAGE_DELAY"])
         writer = BlockWriter(
@@ -76,9 +79,10 @@ class NameNode:
             min_replicas=settings["DFS_MIN_REPLICAS"],
             stall_timeout_s=settings["DFS_STALL_TIMEOUT"],
         )
-        status = ClusterStatus(
-            engine, cluster_id, registry, writer.required, settings["DFS_REPLICATION"], time.monotonic
-        )
+        default = settings["DFS_REPLICATION"]
+        repair = Repair(engine, registry, orders, lambda txn, block: wanted_copies(txn, block, default), time.monotonic)
+        writer.on_short = repair.changed
+        status = ClusterStatus(engine, cluster_id, registry, writer.required, default, repair, time.monotonic)
         compaction = Compaction(engine, writer, status.urls, time.time_ns)
         file_routes = FileRoutes(
             engine,
@@ -90,7 +94,7 @@ class NameNode:
             settings["DFS_BODY_TIMEOUT"],
         )
         cluster_routes = ClusterRoutes(
-            engine, cluster_id, registry, orders, in_flight, status, time.monotonic, time.time_ns
+            engine, cluster_id, registry, orders, in_flight, status, repair, time.monotonic, time.time_ns
         )
 
         async def life(_: web.Application) -> AsyncIterator[None]:
@@ -98,6 +102,7 @@ class NameNode:
             writer.use(session)
             compaction.use(session)
             tasks.spawn(run_forever(collector.run_once, _COLLECT_EVERY_S, "garbage"), "garbage")
+            tasks.spawn(run_forever(repair.run_once, _REPAIR_EVERY_S, "repair"), "repair")
             tasks.spawn(run_forever(compaction.run_once, _COMPACT_EVERY_S, "compaction"), "compaction")
             yield
             await tasks.close()

@@ -34,7 +34,7 @@ class Node(Protocol):
         ...
 
     def app(self) -> web.Application:
-        """The application, before any event loop runs. What the node runs beside it starts and stops in the application's cleanup_ctx."""
+        """The application, before any event loop runs. What runs beside it starts and stops in its cleanup_ctx."""
         ...
 
     async def run_while_serving(self) -> None:

@@ -65,7 +65,11 @@ class XattrsBody(msgspec.Struct, frozen=True):
 
 
 class NodeBody(msgspec.Struct, frozen=True):
-    """A datanode. `last_seen` is in seconds since the epoch; sizes are in bytes."""
+    """A datanode. `last_seen` is in seconds since the epoch; sizes are in bytes.
+
+    `slow`: writes avoid it for a while. `to_move`, of one that is drained: blocks that lack copies elsewhere,
+    0 when it can be taken away, None while that is being found out.
+    """
 
     id: str
     state: str
@@ -77,6 +81,19 @@ class NodeBody(msgspec.Struct, frozen=True):
     blocks: int
     last_seen: float
     writable: bool
+    slow: bool = False
+    to_move: int | None = None
+
+
+class RepairBody(msgspec.Struct, frozen=True):
+    """Repair of copies: blocks that lack some and blocks that are lost at the last look; copies that wait,
+    run, and are done since the namenode started."""
+
+    short: int = 0
+    lost: int = 0
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
 
 
 class ClusterBody(msgspec.Struct, frozen=True):
@@ -88,6 +105,7 @@ class ClusterBody(msgspec.Struct, frozen=True):
     uptime_s: float
     garbage_blocks: int
     nodes: list[NodeBody]
+    repair: RepairBody = RepairBody()
 
 
 class DfBody(msgspec.Struct, frozen=True):

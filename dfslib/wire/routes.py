@@ -18,6 +18,8 @@ CLUSTER_FSCK: Final = "/cluster/fsck"
 CLUSTER_JOIN: Final = "/cluster/join"
 CLUSTER_HEARTBEAT: Final = "/cluster/heartbeat"
 CLUSTER_REPORT: Final = "/cluster/report"
+CLUSTER_DRAIN: Final = "/cluster/drain"
+CLUSTER_FORGET: Final = "/cluster/forget"
 CLUSTER_LAYOUT: Final = "/cluster/layout"
 CLUSTER_LOCATE: Final = "/cluster/locate"
 # Datanode

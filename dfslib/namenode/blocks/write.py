@@ -45,6 +45,8 @@ class BlockWriter:
         self._min_replicas = min_replicas
         self._stall_timeout_s = stall_timeout_s
         self._session: PeerSession | None = None
+        self.on_short: Callable[[], None] = lambda: None
+        """Called when a block was accepted with fewer copies than it was placed for."""
 
     def use(self, session: PeerSession) -> None:
         """The session to the datanodes; made when the event loop runs."""
@@ -106,12 +108,16 @@ class BlockWriter:
         return block, targets
 
     def _candidates(self, copies: int) -> list[Candidate]:
-        alive = self._registry.alive(self._monotonic())
-        candidates = [Candidate(node.id, node.host, node.free) for node in alive if self._registry.has_space(node)]
+        now = self._monotonic()
+        alive = self._registry.alive(now)
         required = self.required(copies)
+        writable = [node for node in alive if self._registry.is_writable(node, now)]
+        quick = [node for node in writable if not self._registry.is_slow(node, now)]
+        chosen = quick if len(quick) >= required else writable
+        candidates = [Candidate(node.id, node.host, node.free) for node in chosen]
         if len(candidates) < required:
             if len(alive) >= required:
-                raise NoSpace(f"{len(alive) - len(candidates)} of {len(alive)} datanodes are full")
+                raise NoSpace(f"{len(alive) - len(writable)} of {len(alive)} datanodes are full")
             raise NotEnoughDatanodes(f"{len(alive)} datanodes are alive, a write needs {required}")
         return candidates
 
@@ -124,6 +130,8 @@ class BlockWriter:
             if any(isinstance(error, NoSpace) for error in result.failures.values()):
                 raise NoSpace(f"only {len(result.stored)} datanodes had space, a write needs {required}")
             raise NotEnoughDatanodes(f"{len(result.stored)} datanodes took the write, it needs {required}")
+        if result.failures:
+            self.on_short()
         return BlockRef(result.block, result.size, result.crc32c, result.stored)
 
     def _note(self, node: NodeId, error: DfsError) -> None:

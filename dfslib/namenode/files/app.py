@@ -16,12 +16,12 @@ from dfslib.errors import InvalidArgument, IsADirectory, NotADirectory
 from dfslib.model import FILE_SIZE_MAX, Attr, FileType, InodeId, Origin, format_etag
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.files.operations import Operations, PutOptions, Target, naming, parse_target
-from dfslib.namenode.files.params import Params
 from dfslib.namenode.files.receive import Receiver
 from dfslib.namenode.files.redirect import choose_source
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine
 from dfslib.namenode.namespace.attrs import AttrChange
+from dfslib.namenode.params import Params
 from dfslib.transfer.body import pieces
 from dfslib.wire import routes
 from dfslib.wire.attributes import attr_body, attr_headers

@@ -10,14 +10,16 @@ from typing import Final
 from aiohttp import web
 
 from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
-from dfslib.model import InodeId, parse_block
+from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.reconcile import reconcile
 from dfslib.namenode.membership.orders import Orders
-from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.membership.status import ClusterStatus
+from dfslib.namenode.membership.registry import NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import content, records
+from dfslib.namenode.params import Params
+from dfslib.namenode.repair.worker import Repair
+from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
 
@@ -38,6 +40,7 @@ class ClusterRoutes:
         orders: Orders,
         in_flight: InFlight,
         status: ClusterStatus,
+        repair: Repair,
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
     ) -> None:
@@ -47,6 +50,7 @@ class ClusterRoutes:
         self._orders = orders
         self._in_flight = in_flight
         self._status = status
+        self._repair = repair
         self._monotonic = monotonic
         self._now_ns = now_ns
 
@@ -58,6 +62,8 @@ class ClusterRoutes:
             web.post(routes.CLUSTER_JOIN, self.join),
             web.post(routes.CLUSTER_REPORT, self.report),
             web.post(routes.CLUSTER_HEARTBEAT, self.heartbeat),
+            web.post(routes.CLUSTER_DRAIN, self.drain),
+            web.post(routes.CLUSTER_FORGET, self.forget),
             web.get(routes.CLUSTER_LAYOUT + "/{ino}", self.layout),
             web.get(routes.CLUSTER_LOCATE + "/{block}", self.locate),
         ]
@@ -102,12 +108,14 @@ class ClusterRoutes:
         node.heard_s = self._monotonic()
         if message.last:
             node.reported = True
+            self._repair.changed()
             log.info(event("datanode is alive", node=node.id, url=node.url))
         return _json(messages.ReportAnswer(unknown))
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.HeartbeatRequest)
         node = self._registry.heartbeat(message, self._monotonic(), self._now_ns())
+        await self._repair.outcome(node.id, message.copied, message.failed, message.bad)
         if message.leaving:
             log.info(event("datanode leaves", node=node.id, url=node.url))
             return _json(messages.HeartbeatAnswer([]))
@@ -119,7 +127,38 @@ class ClusterRoutes:
                 log.warning(event("datanode lost, its connection ended", node=node.id, url=node.url))
             raise
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
-        return _json(messages.HeartbeatAnswer(list(orders)))
+        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Have a datanode's blocks copied elsewhere, so that it can be taken away; `cancel=true` takes that back."""
+        params = Params(request.rel_url.raw_query_string, {"node", "cancel"})
+        node = self._registry.drain(self._named(params), not params.flag("cancel"))
+        record = node.record()
+        await self._engine.transact(lambda txn: records.put_node(txn, record))
+        self._repair.changed()
+        log.info(event("datanode drained" if node.drained else "drain taken back", node=node.id, url=node.url))
+        return _json(self._status.cluster())
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Strike a datanode that is dead and will not come back."""
+        node_id = self._named(Params(request.rel_url.raw_query_string, {"node"}))
+        node = self._registry.get(node_id)
+        if node is None or self._registry.state(node, self._monotonic()) not in (NodeState.DEAD, NodeState.SUSPECT):
+            raise InvalidArgument("only a datanode that is gone can be forgotten: stop it first")
+        await self._engine.transact(lambda txn: records.delete_node(txn, node_id))
+        self._registry.forget(node_id)
+        self._repair.changed()
+        log.info(event("datanode forgotten", node=node_id, url=node.url))
+        return _json(self._status.cluster())
+
+    def _named(self, params: Params) -> NodeId:
+        """The datanode that `node` names: by its id, the beginning of it, or its URL."""
+        wanted = params.required("node").decode("utf-8", "replace")
+        nodes = self._registry.all()
+        found = [n.id for n in nodes if n.id.startswith(wanted) or n.url.rstrip("/") == wanted.rstrip("/")]
+        if len(found) != 1:
+            raise NotFound("no datanode has this id or URL" if not found else "several datanodes match", wanted)
+        return found[0]
 
     async def layout(self, request: web.Request) -> web.Response:
         text = request.match_info["ino"]

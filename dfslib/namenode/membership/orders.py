@@ -1,24 +1,33 @@
-"""What datanodes are to do, kept in memory until their next heartbeat. Losing an order does no harm: what
-it was for shows in the datanode's next report."""
+"""What datanodes are to do, kept in memory until their next heartbeat. Losing an order does no harm: what it
+was for shows in the datanode's next report, or in the next plan of repairs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 from dfslib.model import BlockId, NodeId
+from dfslib.wire.messages import CopyOrder
 
-_ORDERS_MAX = 1000
+_ORDERS_MAX: Final = 1000
 """Blocks in one answer to a heartbeat."""
-_PENDING_MAX = 200_000
+_PENDING_MAX: Final = 200_000
 """Blocks kept for a datanode that does not come; past that its next report has to tell."""
 
 
+class Batch(NamedTuple):
+    delete: list[BlockId]
+    copy: list[CopyOrder]
+
+
 class Orders:
-    """Blocks to delete, by datanode."""
+    """Blocks to delete and to copy, by datanode."""
 
     def __init__(self) -> None:
         self._delete: dict[NodeId, set[BlockId]] = {}
+        self._copy: dict[NodeId, deque[CopyOrder]] = {}
         self._waiting: dict[NodeId, asyncio.Event] = {}
 
     def delete(self, blocks: Iterable[BlockId], nodes: Iterable[NodeId]) -> None:
@@ -27,27 +36,40 @@ class Orders:
             pending = self._delete.setdefault(node, set())
             if len(pending) < _PENDING_MAX:
                 pending.update(ids)
-            if node in self._waiting:
-                self._waiting[node].set()
+            self._wake(node)
+
+    def copy(self, node: NodeId, order: CopyOrder) -> None:
+        """Have a datanode fetch a block. A deletion of it that still waits is taken back."""
+        self._delete.get(node, set()).discard(BlockId(order.block))
+        self._copy.setdefault(node, deque()).append(order)
+        self._wake(node)
 
     def forget(self, node: NodeId) -> None:
         """Drop a datanode's orders: it joins anew, and its report tells what there is to do."""
         self._delete.pop(node, None)
+        self._copy.pop(node, None)
 
-    async def wait(self, node: NodeId, timeout_s: float) -> list[BlockId]:
-        """The next orders for a datanode, at the latest after `timeout_s`."""
-        if not self._delete.get(node):
+    async def wait(self, node: NodeId, timeout_s: float) -> Batch:
+        """The next orders for a datanode, at the latest after `timeout_s`; then there may be none."""
+        if not self._delete.get(node) and not self._copy.get(node):
             ready = self._waiting[node] = asyncio.Event()
             try:
                 async with asyncio.timeout(timeout_s):
                     await ready.wait()
             except TimeoutError:
-                return []
+                pass
             finally:
                 if self._waiting.get(node) is ready:
                     del self._waiting[node]
-        pending = self._delete.pop(node, set())
-        taken = [pending.pop() for _ in range(min(len(pending), _ORDERS_MAX))]
-        if pending:
-            self._delete[node] = pending
-        return taken
+        return self._take(node)
+
+    def _take(self, node: NodeId) -> Batch:
+        pending = self._delete.get(node, set())
+        delete = [pending.pop() for _ in range(min(len(pending), _ORDERS_MAX))]
+        waiting = self._copy.get(node, deque())
+        copy = [waiting.popleft() for _ in range(min(len(waiting), _ORDERS_MAX))]
+        return Batch(delete, copy)
+
+    def _wake(self, node: NodeId) -> None:
+        if node in self._waiting:
+            self._waiting[node].set()

@@ -6,12 +6,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from dfslib.errors import UnknownNode
 from dfslib.model import NodeId
 from dfslib.namenode.namespace.records import NodeRecord
 from dfslib.wire.messages import HeartbeatRequest, JoinRequest
+
+_SLOW_MIN_S: Final = 10.0
+_SLOW_MAX_S: Final = 320.0
 
 
 class NodeState(enum.StrEnum):
@@ -36,9 +40,17 @@ class Datanode:
     heard_s: float = float("-inf")
     reported: bool = False
     """Has told all its blocks since it joined; before that it takes no new ones."""
+    present: bool = False
+    """Has joined since this namenode started."""
     leaving: bool = False
+    drained: bool = False
+    """An operator wants to take it away: its copies do not count, and nothing new goes there."""
     full: bool = False
     """Refused a write for want of space; holds until a heartbeat."""
+    slow_until_s: float = float("-inf")
+    """It kept a write waiting; until then writes avoid it."""
+    slow_for_s: float = 0.0
+    """How long it was avoided the last time; doubles as long as it stays slow."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
@@ -47,7 +59,16 @@ class Datanode:
         return urlsplit(self.url).hostname or self.url
 
     def record(self) -> NodeRecord:
-        return NodeRecord(self.id, self.url, self.public_url, self.capacity, self.used, self.blocks, self.last_seen_ns)
+        return NodeRecord(
+            self.id,
+            self.url,
+            self.public_url,
+            self.capacity,
+            self.used,
+            self.blocks,
+            self.last_seen_ns,
+            self.drained,
+        )
 
 
 class Registry:
@@ -58,8 +79,8 @@ class Registry:
         self._dead_after_s = dead_after_s
         self._nodes: dict[NodeId, Datanode] = {}
 
-    def restore(self, records: Iterable[NodeRecord]) -> None:
-        """The datanodes known from before a restart: dead until they are heard of."""
+    def restore(self, records: Iterable[NodeRecord], now_s: float) -> None:
+        """The datanodes known from before a restart: suspect, so that they have time to come back."""
         for record in records:
             self._nodes[record.node_id] = Datanode(
                 record.node_id,
@@ -69,12 +90,13 @@ class Registry:
                 used=record.used,
                 blocks=record.blocks,
                 last_seen_ns=record.last_seen_ns,
+                heard_s=now_s - self._suspect_after_s,
+                drained=record.drained,
             )
 
     def join(self, request: JoinRequest, url: str, now_s: float, now_ns: int) -> Datanode:
         """A datanode starts, or comes back. It is suspect until it has reported its blocks."""
-        node = self._nodes.get(NodeId(request.node_id))
-        beat = node.beat + 1 if node else 1
+        before = self._nodes.get(NodeId(request.node_id))
         node = Datanode(
             NodeId(request.node_id),
             url,
@@ -85,7 +107,9 @@ class Registry:
             blocks=request.blocks,
             last_seen_ns=now_ns,
             heard_s=now_s,
-            beat=beat,
+            present=True,
+            drained=before.drained if before else False,
+            beat=before.beat + 1 if before else 1,
         )
         self._nodes[node.id] = node
         return node
@@ -93,7 +117,7 @@ class Registry:
     def joined(self, node_id: str) -> Datanode:
         """A datanode that has joined since this process started. Raises UnknownNode."""
         node = self._nodes.get(NodeId(node_id))
-        if node is None or node.heard_s == float("-inf"):
+        if node is None or not node.present:
             raise UnknownNode(f"datanode {node_id} has not joined")
         return node
 
@@ -126,16 +150,38 @@ class Registry:
         if node := self._nodes.get(node_id):
             node.full = True
 
+    def slowed(self, node_id: NodeId, now_s: float) -> None:
+        """It kept a write waiting: avoid it for a while, longer each time it does so again."""
+        if node := self._nodes.get(node_id):
+            lately = now_s < node.slow_until_s + 2 * node.slow_for_s
+            node.slow_for_s = min(_SLOW_MAX_S, 2 * node.slow_for_s) if lately else _SLOW_MIN_S
+            node.slow_until_s = now_s + node.slow_for_s
+
+    def drain(self, node_id: NodeId, drained: bool) -> Datanode:
+        """Raises UnknownNode."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            raise UnknownNode(f"there is no datanode {node_id}")
+        node.drained = drained
+        return node
+
+    def forget(self, node_id: NodeId) -> None:
+        self._nodes.pop(node_id, None)
+
     def state(self, node: Datanode, now_s: float) -> NodeState:
         silent_s = now_s - node.heard_s
         if silent_s >= self._dead_after_s:
             return NodeState.DEAD
         if silent_s >= self._suspect_after_s or not node.reported:
             return NodeState.SUSPECT
-        return NodeState.DRAINING if node.leaving else NodeState.ALIVE
+        return NodeState.DRAINING if node.leaving or node.drained else NodeState.ALIVE
 
-    def has_space(self, node: Datanode) -> bool:
-        return node.free > 0 and not node.full
+    def is_writable(self, node: Datanode, now_s: float) -> bool:
+        """Whether new blocks may go there: alive, and with space."""
+        return self.state(node, now_s) is NodeState.ALIVE and node.free > 0 and not node.full
+
+    def is_slow(self, node: Datanode, now_s: float) -> bool:
+        return now_s < node.slow_until_s
 
     def all(self) -> list[Datanode]:
         return sorted(self._nodes.values(), key=lambda node: node.url)
@@ -146,3 +192,11 @@ class Registry:
     def alive(self, now_s: float) -> list[Datanode]:
         """Those to which reads and writes may go."""
         return [node for node in self._nodes.values() if self.state(node, now_s) is NodeState.ALIVE]
+
+    def readable(self, now_s: float) -> list[Datanode]:
+        """Those that blocks can be fetched from: alive, or drained and still there."""
+        return [
+            node
+            for node in self._nodes.values()
+            if self.state(node, now_s) in (NodeState.ALIVE, NodeState.DRAINING) and not node.leaving
+        ]

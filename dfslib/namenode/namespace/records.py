@@ -46,6 +46,7 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
     used: int
     blocks: int
     last_seen_ns: int
+    drained: bool = False
 
 
 class Totals(msgspec.Struct, frozen=True, array_like=True):
@@ -219,6 +220,10 @@ def put_cluster(txn: Txn, record: ClusterRecord) -> None:
 
 def put_node(txn: Txn, record: NodeRecord) -> None:
     txn.put(keys.node(record.node_id), encode(record))
+
+
+def delete_node(txn: Txn, node: NodeId) -> None:
+    txn.delete(keys.node(node))
 
 
 def scan_nodes(txn: ReadTxn) -> Iterator[NodeRecord]:

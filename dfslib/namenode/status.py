@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from dfslib.model import REPLICATION_ALL, REPLICATION_DEFAULT, ROOT, InodeId, NodeId, format_block
+from dfslib.model import REPLICATION_ALL, ROOT, InodeId, NodeId, format_block
+from dfslib.namenode.blocks.copies import wanted_copies
 from dfslib.namenode.membership.registry import NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.check import check
+from dfslib.namenode.repair.worker import Repair
 from dfslib.wire import routes
 from dfslib.wire.attributes import format_replication
-from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, NodeBody, ProblemBody
+from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, NodeBody, ProblemBody, RepairBody
 
 VERSION: Final = "0.1.0"
 _PROBLEMS_SHOWN: Final = 1000
@@ -29,6 +31,7 @@ class ClusterStatus:
         registry: Registry,
         required: Callable[[int], int],
         replication: int,
+        repair: Repair,
         monotonic: Callable[[], float],
     ) -> None:
         """`required` gives the copies that a write with so many copies needs."""
@@ -37,6 +40,7 @@ class ClusterStatus:
         self._registry = registry
         self._required = required
         self._replication = replication
+        self._repair = repair
         self._monotonic = monotonic
         self._started_s = monotonic()
 
@@ -54,7 +58,9 @@ class ClusterStatus:
                 free=node.free,
                 blocks=node.blocks,
                 last_seen=node.last_seen_ns / 1e9,
-                writable=self._registry.state(node, now) is NodeState.ALIVE and self._registry.has_space(node),
+                writable=self._registry.is_writable(node, now),
+                slow=self._registry.is_slow(node, now),
+                to_move=self._repair.held_back(node.id) if node.drained else None,
             )
             for node in self._registry.all()
         ]
@@ -66,6 +72,7 @@ class ClusterStatus:
             min_replicas=self._required(self._replication),
             uptime_s=round(now - self._started_s, 3),
             garbage_blocks=garbage,
+            repair=RepairBody(*self._repair.progress),
             nodes=nodes,
         )
 
@@ -85,8 +92,8 @@ class ClusterStatus:
         )
 
     def urls(self, nodes: Sequence[NodeId]) -> list[str]:
-        """Where those of the datanodes that are alive can be asked by peers."""
-        return [node.url for node in self._registry.alive(self._monotonic()) if node.id in nodes]
+        """Where those of the datanodes that are there can be asked by peers."""
+        return [node.url for node in self._registry.readable(self._monotonic()) if node.id in nodes]
 
     def fsck(self) -> FsckBody:
         """Check every invariant of the metadata and every block's copies. Not for the event loop's thread."""
@@ -113,27 +120,22 @@ class ClusterStatus:
     def _missing(self, txn: ReadTxn) -> Iterator[ProblemBody | None]:
         """For each block that is in use, what is wrong with its copies."""
         now = self._monotonic()
-        alive = {node.id for node in self._registry.alive(now)}
+        there = {node.id for node in self._registry.readable(now)}
         known = [node for node in self._registry.all() if self._registry.state(node, now) is not NodeState.DEAD]
         for block, record in records.scan_blocks(txn):
             if not record.live:
                 continue
-            copies = sum(1 for node in record.nodes if node in alive)
-            users = [ino for ino, _ in records.scan_references(txn, block)]
-            wanted = max((self._wanted(txn, ino, len(known)) for ino in users), default=1)
+            copies = sum(1 for node in record.nodes if node in there)
+            wanted = wanted_copies(txn, block, self._replication)
+            if wanted == REPLICATION_ALL:
+                wanted = max(1, len(known))
             if copies >= wanted:
                 yield None
                 continue
             kind = "missing copies" if copies else "lost"
             detail = f"{copies} of {wanted} copies are on live datanodes"
+            users = [ino for ino, _ in records.scan_references(txn, block)]
             yield ProblemBody(kind, str(users[0]) if users else "", detail, format_block(block), copies, wanted)
-
-    def _wanted(self, txn: ReadTxn, ino: InodeId, nodes: int) -> int:
-        attr = records.find_attr(txn, ino)
-        replication = attr.replication if attr else REPLICATION_DEFAULT
-        if replication == REPLICATION_DEFAULT:
-            replication = self._replication
-        return max(1, nodes) if replication == REPLICATION_ALL else replication
 
 
 def _count_garbage(txn: ReadTxn) -> int:
