@@ -7,7 +7,7 @@ import os
 import string
 from typing import Final
 
-_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "%+,-./:=@_^{}[]~#")
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "%+,-./:@_{}]~#")
 _ESCAPES: Final = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r"}
 
 
@@ -18,7 +18,8 @@ def is_printable(name: str) -> bool:
 
 def quote(name: str) -> str:
     """`name`, in quotes where a shell or a terminal would need them: 'a b', 'a'$'\\n''b', "it's"."""
-    if name and name[0] not in "~#" and all(c in _PLAIN or (ord(c) > 127 and c.isprintable()) for c in name):
+    plain = all(c in _PLAIN or (ord(c) > 127 and c.isprintable()) for c in name)
+    if plain and name not in ("", "{", "}") and name[0] not in "~#":
         return name
     if not is_printable(name):
         return _quote_unprintable(name)

@@ -21,7 +21,7 @@ from typing import Final
 from dfslib.client import remote_paths
 from dfslib.client.content import Content, ContentChanged
 from dfslib.client.operations import Operations
-from dfslib.client.parallel import Stopped, Tally, run_all
+from dfslib.client.parallel import Tally, run_all
 from dfslib.client.part_files import PartFile
 from dfslib.client.results import Entry, FileInfo
 from dfslib.client.transfers import TransferOptions, is_a_directory, not_copied
@@ -158,7 +158,7 @@ class Downloader:
             else:
                 part.remove()
             raise
-        except Stopped:
+        except BaseException:
             part.remove()
             raise
         finally:

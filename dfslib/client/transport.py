@@ -183,7 +183,10 @@ class Transport:
                 error = os_error(refusal, request.filename, request.filename2)
                 error.__cause__ = refusal
             if not again or (request.body and not request.body.rewind()) or not retries.pause(reason):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # it refers to this frame, and so, else, to itself: kept with all of its callers
 
     def attempt(self, request: Request) -> Answer:
         """Send once. Raises NoAnswer, or the DfsError in the answer."""

@@ -1,0 +1,241 @@
+"""The command line as processes, against a real cluster; and `up`, which makes one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+
+DFS = [sys.executable, str(ROOT / "dfs.py")]
+
+
+@pytest.fixture
+def dfs(cluster, tmp_path):
+    """Runs a command in the test's own folder."""
+
+    def run(*arguments, **options):
+        return subprocess.run(
+            [*DFS, *map(str, arguments)],
+            env={**os.environ, "DFS_URL": cluster.url},
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+def tree(top):
+    """Everything below `top`: modes, times, targets, content."""
+    found = {}
+    for path in sorted(Path(top).rglob("*")):
+        info = path.lstat()
+        if path.is_symlink():
+            found[str(path.relative_to(top))] = path.readlink()
+        else:
+            content = path.read_bytes() if path.is_file() else None
+            found[str(path.relative_to(top))] = (oct(info.st_mode), info.st_mtime_ns, content)
+    return found
+
+
+def test_a_source_tree_there_and_back(dfs, tmp_path):
+    (tmp_path / "src").mkdir()
+    for name in ("json", "email", "asyncio"):
+        subprocess.run(["cp", "-a", str(Path(json.__file__).parent.parent / name), str(tmp_path / "src")], check=True)
+    odd = tmp_path / "src" / os.fsdecode(b"odd \xff\n%2F ?#")
+    odd.write_bytes(b"odd")
+    odd.chmod(0o751)
+    (tmp_path / "src" / "empty").mkdir()
+    (tmp_path / "src" / "link").symlink_to("json/__init__.py")
+    (tmp_path / "src" / "broken").symlink_to("nowhere")
+    before = tree(tmp_path / "src")
+    put = dfs("put", "-r", "src", "/")
+    assert (put.returncode, put.stdout, put.stderr) == (0, b"", b"")
+    get = dfs("get", "-r", "/src", "back")
+    assert (get.returncode, get.stdout, get.stderr) == (0, b"", b"")
+    assert tree(tmp_path / "back") == before
+    copy = dfs("cp", "-r", "/src", "/src-copy")
+    assert (copy.returncode, copy.stderr) == (0, b"")
+    listed = [dfs("ls", "-R", "--json", path).stdout for path in ("/src", "/src-copy")]
+    kept = [[(e["name"], e["type"], e["mode"], e["size"]) for e in json.loads(text)] for text in listed]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == len(before)
+
+
+def test_a_pipe_in_and_out(dfs):
+    assert dfs("put", "-", "/piped", input=b"x" * 3_000_000).returncode == 0
+    assert dfs("cat", "/piped").stdout == b"x" * 3_000_000
+
+
+def test_a_reader_that_goes_away(cluster, dfs):
+    assert dfs("put", "-", "/long", input=b"x\n" * 3_000_000).returncode == 0
+    with subprocess.Popen(
+        [*DFS, "--url", cluster.url, "cat", "/long"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.read(2) == b"x\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_the_other_commands(dfs):
+    assert dfs("mkdir", "-p", "/other/deep").returncode == 0
+    assert dfs("touch", "/other/f").returncode == 0
+    assert dfs("ln", "-s", "f", "/other/s").returncode == 0
+    assert dfs("ln", "/other/f", "/other/h").returncode == 0
+    assert dfs("tree", "/other").stdout.decode().splitlines()[-1] == "1 directory, 3 files"
+    assert dfs("mv", "/other/h", "/other/deep").returncode == 0
+    assert dfs("ls", "/other/deep").stdout == b"h\n"
+    assert json.loads(dfs("stat", "--json", "/other/f").stdout)[0]["nlink"] == 2
+    assert json.loads(dfs("df", "--json").stdout)["nodes"] == 3
+    assert dfs("df", "-h").stdout.startswith(b"Filesystem")
+    assert dfs("status").stdout.count(b"alive") == 4
+    assert dfs("fsck").returncode == 0
+    removed = dfs("rm", "/other")
+    assert (removed.returncode, removed.stderr) == (1, b"dfs: /other: Is a directory\n")
+    assert dfs("rm", "-r", "/other").returncode == 0
+    missing = dfs("ls", "/other")
+    assert (missing.returncode, missing.stderr) == (1, b"dfs: /other: No such file or directory\n")
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+class Up:
+    """`dfs up` on free ports."""
+
+    def __init__(self, folder, *arguments):
+        self.port = next(port for port in free_ports(50) if all(is_free(port + offset) for offset in range(4)))
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.log = folder / "up.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*DFS, "up", "--data", str(folder / "data"), "--port", str(self.port), *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+
+    def lines(self):
+        return [self.process.stdout.readline().decode() for _ in range(3)]
+
+    def children(self):
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def end(self):
+        with self.process:
+            if self.process.poll() is None:
+                self.process.kill()
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Starts `dfs up`; what still runs at the end is killed."""
+    running = []
+
+    def start(*arguments):
+        running.append(Up(tmp_path, *arguments))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.end()
+
+
+def ask(url, *arguments, **options):
+    return subprocess.run([*DFS, "--url", url, *arguments], capture_output=True, check=False, **options)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_up_serves_stops_and_finds_its_files_again(up):
+    first = up("--datanodes", "2")
+    lines = first.lines()
+    assert [word in line for word, line in zip(("curl", "dfs.py", "HttpNameNode"), lines, strict=True)] == [True] * 3
+    assert all(first.url in line for line in lines)
+    assert alive_datanodes(first.url) == 2
+    assert ask(first.url, "put", "-", "/kept", input=b"kept").returncode == 0
+    children = first.children()
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(60) == 0
+    assert first.process.stdout.read() == b""
+    assert not any(alive(pid) for pid in children)
+    assert "ERROR" not in first.log.read_text()
+    second = up("--datanodes", "2")
+    second.lines()
+    assert ask(second.url, "cat", "/kept").stdout == b"kept"
+    second.process.send_signal(signal.SIGTERM)
+    assert second.process.wait(60) == 0
+
+
+def test_up_goes_on_without_a_datanode_and_tells(up):
+    cluster = up("--datanodes", "2")
+    cluster.lines()
+    assert ask(cluster.url, "put", "-", "/f", input=b"content").returncode == 0
+    datanode = next(pid for pid in cluster.children() if b"data_node" in Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(datanode, signal.SIGKILL)
+    wait_until(lambda: "was killed by SIGKILL" in cluster.log.read_text(), "the death is told")
+    assert ask(cluster.url, "cat", "/f").stdout == b"content"
+    cluster.process.send_signal(signal.SIGINT)
+    assert cluster.process.wait(60) == 1
+
+
+def test_children_die_with_up(up):
+    cluster = up("--datanodes", "1")
+    cluster.lines()
+    children = cluster.children()
+    assert len(children) == 2
+    cluster.process.kill()
+    wait_until(lambda: not any(alive(pid) for pid in children), "the children end")
+
+
+def test_up_on_a_port_that_is_taken(up, cluster, tmp_path):
+    result = subprocess.run(
+        [*DFS, "up", "--data", str(tmp_path / "other"), "--port", str(cluster.namenode.port)],
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert (
+        result.stderr.decode() == f"dfs: port {cluster.namenode.port} on 127.0.0.1 (for namenode) is already in use\n"
+    )
+
+
+def test_up_when_a_process_cannot_start(up, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "data1").write_text("a file where a folder belongs")
+    cluster = up("--datanodes", "1")
+    assert cluster.process.wait(60) == 1
+    assert "data1 ended with exit status" in cluster.log.read_text()
+
+
+def test_an_interrupted_get_leaves_nothing(cluster, dfs, tmp_path):
+    assert dfs("put", "-", "/interrupted", input=bytes(300 << 20)).returncode == 0
+    (tmp_path / "out").mkdir()
+    with subprocess.Popen(
+        [*DFS, "--url", cluster.url, "get", "/interrupted", str(tmp_path / "out")], stderr=subprocess.PIPE
+    ) as process:
+        wait_until(lambda: any((tmp_path / "out").iterdir()) or process.poll() is not None, "the part appears")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr.read() == b""
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,267 @@
+"""What reaches the server, what is sent again, and how errors come out."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket
+import sys
+import threading
+
+import pytest
+
+from dfslib.client.namenode import HttpNameNode
+from dfslib.client.operations import format_time
+from dfslib.client.remote_paths import target
+from dfslib.errors import IncompleteBody, NotEnoughDatanodes, NotFound, Unavailable
+from dfslib.wire import routes
+from dfslib.wire.messages import encode_error
+
+Reply = sys.modules["fake_server"].Reply
+
+
+def refuse(error, status=None):
+    return Reply(status or error.http_status, encode_error(error), {"Content-Type": "application/json"})
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+NAMES = [bytes([byte]) for byte in range(1, 256) if byte != ord("/")] + [
+    b"..", b"...", b"a/../b", b"./x", b"x//y", b"%2F", b"%41%zz", b"a?b#c&d=e;f+g", b"new\nline\r", b"\xff\xfe",
+    "😀 ü".encode(), b"trailing.", b" lead", b"a" * 255, b"~user", b"[x]{y}|^`\\\"<>",
+]  # fmt: skip
+
+
+def test_every_name_reaches_the_server_byte_for_byte(dfs, cluster):
+    for name in NAMES:
+        dfs.exists(b"/d/" + name)
+    sent = [seen.target for seen in cluster.namenode.seen]
+    assert sent == [routes.fs(b"/d/" + name) for name in NAMES]
+
+
+def test_parameters_reach_the_server_byte_for_byte(dfs, cluster):
+    for name in NAMES:
+        with pytest.raises(FileNotFoundError):
+            dfs.rename("/missing", b"/" + name)
+    queries = [seen.target.partition("?")[2] for seen in cluster.namenode.seen]
+    assert [query.partition("&to=")[2] for query in queries] == [routes.fs(name).removeprefix("/fs") for name in NAMES]
+
+
+def test_an_environment_with_a_proxy_is_not_heeded(dfs, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+    assert dfs.exists("/")
+
+
+def test_paths_are_text_bytes_or_path_objects(dfs, cluster, tmp_path):
+    for path in ("/a/ü", os.fsencode("a/ü"), type(tmp_path)("/a/ü")):
+        assert not dfs.exists(path)
+    assert {seen.target for seen in cluster.namenode.seen} == {"/fs/a/%C3%BC"}
+    with pytest.raises(ValueError, match="null"):
+        dfs.stat("/a\0b")
+    with pytest.raises(FileNotFoundError):
+        dfs.stat("")
+    assert target("/") == "/fs/"
+
+
+def test_errors_are_those_of_local_files(dfs, cluster):
+    cluster.mkdir("/dir")
+    cluster.put("/dir/file", b"x")
+    for call, kind, number in (
+        (lambda: dfs.cat("/none"), FileNotFoundError, errno.ENOENT),
+        (lambda: dfs.cat("/dir"), IsADirectoryError, errno.EISDIR),
+        (lambda: dfs.tee("/dir", b""), IsADirectoryError, errno.EISDIR),
+        (lambda: dfs.ls("/dir/file"), NotADirectoryError, errno.ENOTDIR),
+        (lambda: dfs.mkdir("/dir"), FileExistsError, errno.EEXIST),
+        (lambda: dfs.rmdir("/dir"), OSError, errno.ENOTEMPTY),
+        (lambda: dfs.rmdir("/dir/file"), NotADirectoryError, errno.ENOTDIR),
+        (lambda: dfs.rm("/dir"), IsADirectoryError, errno.EISDIR),
+        (lambda: dfs.readlink("/dir/file"), OSError, errno.EINVAL),
+    ):
+        with pytest.raises(kind) as caught:
+            call()
+        assert caught.value.errno == number
+        assert caught.value.strerror == os.strerror(number)
+        assert caught.value.filename in ("/none", "/dir", "/dir/file")
+
+
+def test_two_names_of_an_error(dfs):
+    with pytest.raises(FileNotFoundError) as caught:
+        dfs.mv("/none", "/there")
+    assert (caught.value.filename, caught.value.filename2) == ("/none", "/there")
+
+
+def test_a_server_that_starts_late_is_waited_for(connect, fake_time, serve):
+    port = free_port()
+    server = []
+
+    def sleep(seconds):
+        fake_time.now += seconds
+        if not server:
+            server.append(serve(lambda _: Reply(204), port))
+
+    fake_time.sleep = sleep
+    connect(f"http://127.0.0.1:{port}/").rm("/x", recursive=True)
+    assert [seen.method for seen in server[0].seen] == ["DELETE"]
+
+
+def test_nobody_there_is_a_connection_error_after_the_time(connect, fake_time):
+    url = f"http://127.0.0.1:{free_port()}/"
+    with pytest.raises(ConnectionRefusedError, match=url):
+        connect(url, timeout_s=30.0).df()
+    assert fake_time.now == pytest.approx(30.0)
+    assert fake_time.pauses[:3] == [0.05, 0.1, 0.2]
+    assert max(fake_time.pauses) == 2.0
+
+
+def test_a_lost_answer_is_asked_for_again_where_twice_is_once(dfs, cluster):
+    lost = Reply(drop=True)
+    cluster.faults = {("namenode", method): [lost, lost] for method in ("HEAD", "PUT", "GET")}
+    dfs.tee("/f", b"content")
+    assert dfs.exists("/f")
+    assert dfs.cat("/f") == b"content"
+    assert [seen.method for seen in cluster.namenode.seen] == ["PUT"] * 3 + ["HEAD"] * 3 + ["GET"] * 3
+    assert all(seen.body == b"content" for seen in cluster.namenode.seen[:3])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda dfs: dfs.mkdir("/d"),
+        lambda dfs: dfs.append("/f", b"x"),
+        lambda dfs: dfs.rename("/f", "/g"),
+        lambda dfs: dfs.ln("/f", "/g"),
+        lambda dfs: dfs.symlink("f", "/g"),
+        lambda dfs: dfs.copy("/f", "/g"),
+        lambda dfs: dfs.tee("/g", b"x", exclusive=True),
+        lambda dfs: dfs.tee("/f", b"x", if_match='"1"'),
+    ],
+)
+def test_a_lost_answer_is_an_error_where_twice_is_not_once(dfs, cluster, call):
+    cluster.put("/f", b"x")
+    cluster.faults = {("namenode", method): [Reply(drop=True)] for method in ("POST", "PUT")}
+    with pytest.raises(ConnectionError, match="no answer from"):
+        call(dfs)
+    assert len(cluster.namenode.seen) == 1
+
+
+@pytest.mark.parametrize("error", [NotEnoughDatanodes("none"), Unavailable("starting"), IncompleteBody("stalled")])
+def test_an_answer_that_says_nothing_has_changed_allows_everything_again(dfs, cluster, error):
+    cluster.faults[("namenode", "POST")] = [refuse(error)]
+    dfs.mkdir("/d")
+    assert [seen.method for seen in cluster.namenode.seen] == ["POST", "POST"]
+
+
+def test_a_proxys_error_page_says_nothing_about_the_request(dfs, cluster):
+    page = Reply(502, b"<html>", {"Content-Type": "text/html"})
+    cluster.faults[("namenode", "POST")] = [page]
+    with pytest.raises(ConnectionError, match="502"):
+        dfs.mkdir("/d")
+    cluster.faults[("namenode", "HEAD")] = [page]
+    assert dfs.exists("/")
+
+
+def test_a_delete_that_finds_nothing_after_a_lost_answer_is_done(dfs, cluster):
+    cluster.put("/f", b"x")
+
+    def delete_and_say_nothing(_reply):
+        return Reply(drop=True)
+
+    cluster.faults[("namenode", "DELETE")] = [delete_and_say_nothing]
+    dfs.rm("/f")
+    assert not dfs.exists("/f")
+    with pytest.raises(FileNotFoundError):
+        dfs.rm("/f", recursive=True)
+
+
+def test_a_file_is_sent_again_from_where_it_was(dfs, cluster):
+    cluster.faults[("namenode", "PUT")] = [Reply(drop=True)]
+    file = io.BytesIO(b"skipped" + b"content" * 100_000)
+    file.seek(7)
+    dfs.tee("/f", file)
+    assert [seen.body for seen in cluster.namenode.seen] == [b"content" * 100_000] * 2
+
+
+def test_a_pipe_is_sent_in_chunks_and_once_only(dfs, cluster):
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    dfs.tee("/f", Pipe(b"x" * 1_000_000))
+    assert cluster.namenode.seen[0].headers["transfer-encoding"] == "chunked"
+    assert cluster.data[b"f"] == b"x" * 1_000_000
+    cluster.faults[("namenode", "PUT")] = [Reply(drop=True)]
+    with pytest.raises(ConnectionError):
+        dfs.tee("/f", Pipe(b"x"))
+    assert len(cluster.namenode.seen) == 2
+
+
+def test_a_source_that_fails_ends_the_upload_with_its_own_error(dfs, cluster):
+    class Broken(io.RawIOBase):
+        def read(self, size=-1):
+            raise BrokenPipeError(errno.EPIPE, "the source's own")
+
+    with pytest.raises(BrokenPipeError, match="the source's own"):
+        dfs.tee("/f", Broken())
+    assert not dfs.exists("/f")
+
+
+def test_text_is_no_content(dfs):
+    with pytest.raises(TypeError):
+        dfs.tee("/f", "text")
+    with pytest.raises(TypeError):
+        dfs.tee("/f", io.StringIO("text"))
+
+
+def test_many_threads_share_one_client(dfs, cluster):
+    cluster.put("/f", b"content")
+    failures = []
+
+    def work():
+        try:
+            assert all(dfs.cat("/f") == b"content" for _ in range(20))
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_an_answer_of_something_else_is_told(connect, serve):
+    with pytest.raises(OSError, match="did not answer as a namenode does"):
+        connect(serve(lambda _: Reply(body=b"<html>hello")).url).df()
+    with pytest.raises(OSError, match="no attributes"):
+        connect(serve(lambda _: Reply()).url).stat("/")
+
+
+def test_urls_are_checked():
+    for url in ("localhost:8180", "ftp://host/", "http://", "http://host/?x"):
+        with pytest.raises(ValueError, match="URL"):
+            HttpNameNode(url)
+
+
+def test_ping_asks_once(connect, serve, fake_time):
+    assert not connect(f"http://127.0.0.1:{free_port()}/").ping_alive()
+    assert not connect(serve(lambda _: refuse(Unavailable("starting"))).url).ping_alive()
+    assert connect(serve(lambda _: Reply(body=b"{}")).url).ping_alive()
+    assert not fake_time.pauses
+
+
+def test_times_are_exact():
+    assert format_time(1_700_000_000_123_456_789) == "1700000000.123456789"
+    assert format_time(0) == "0.000000000"
+    assert format_time(-1) == "-0.000000001"
+
+
+def test_head_errors_come_from_the_header(connect, serve):
+    error = NotFound()
+    client = connect(serve(lambda _: Reply(404, b"", {"X-DFS-Error": error.code})).url)
+    assert not client.exists("/x")
