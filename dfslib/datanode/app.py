@@ -50,7 +50,7 @@ def make_app(
             web.put(f"{routes.BLOCKS}/{{block}}", put_block),
             web.get(f"{routes.BLOCKS}/{{block}}", get_block),
             web.delete(f"{routes.BLOCKS}/{{block}}", delete_block),
-            web.get(f"{routes.FILES}/{{ino}}/{{version}}/{{name}}", get_file),
+            web.get(f"{routes.FILES}/{{ino}}/{{version}}/{{name:[^/]*}}", get_file),
             web.get(routes.HEALTHZ, healthz),
             web.get(routes.METRICS, metrics),
         ]
