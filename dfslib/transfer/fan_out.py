@@ -31,6 +31,9 @@ _QUEUE_BYTES: Final = 8 << 20
 _SYNC_PATIENCE: Final = 6
 """Stall timeouts that even the first datanode may take from the last byte to its answer: a full block's
 fsync on a busy disk."""
+_LEAST_GRACE_S: Final = 1.0
+_GRACE_FACTOR: Final = 4
+"""Datanodes share disks, networks and processors with others: a few times slower than the fastest is normal."""
 
 
 class Target(NamedTuple):
@@ -38,14 +41,24 @@ class Target(NamedTuple):
     url: str
 
 
+class Patience(NamedTuple):
+    """How long a write waits for datanodes. Once `enough` have the block, the others have little time left:
+    a few times what the first one took, and at least a second."""
+
+    stall_timeout_s: float
+    enough: int
+
+
 class FanOutResult(NamedTuple):
-    """What became of one block. `failures` names each datanode that did not store it, and why."""
+    """What became of one block. `failures` names each datanode that did not store it, and why; `slow` those
+    among them that nothing else was wrong with."""
 
     block: BlockId
     size: int
     crc32c: int
     stored: tuple[NodeId, ...]
     failures: dict[NodeId, DfsError]
+    slow: tuple[NodeId, ...]
 
 
 def encode_origins(origins: Sequence[Origin]) -> str:
@@ -58,13 +71,13 @@ async def fan_out(
     block: BlockId,
     data: bytes,
     origins: Sequence[Origin],
-    stall_timeout_s: float,
+    patience: Patience,
 ) -> FanOutResult:
     """Send a block that is in memory to all targets. Never raises for a target's failure."""
     size, checksum = len(data), crc32c(data)
     headers = {routes.HEADER_ORIGIN: encode_origins(origins), routes.HEADER_CRC32C: f"{checksum:08x}"}
     tasks = {target.node: asyncio.create_task(_put(session, target, block, data, headers)) for target in targets}
-    return await _gather(block, size, checksum, tasks, stall_timeout_s)
+    return await _gather(block, size, checksum, tasks, patience)
 
 
 class FanOut:
@@ -77,13 +90,14 @@ class FanOut:
         block: BlockId,
         size: int | None,
         origins: Sequence[Origin],
-        stall_timeout_s: float,
+        patience: Patience,
     ) -> None:
         """`size` is the block's length where it is known beforehand."""
         self.block = block
         self.size = 0
         self._crc = 0
-        self._stall_timeout_s = stall_timeout_s
+        self._patience = patience
+        self._stalled: list[NodeId] = []
         self._queues = {target.node: _Queue() for target in targets}
         headers = {routes.HEADER_ORIGIN: encode_origins(origins)}
         if size is not None:
@@ -107,10 +121,11 @@ class FanOut:
         for node, queue in self._queues.items():
             try:
                 if not queue.offer(chunk):
-                    async with asyncio.timeout(self._stall_timeout_s):
+                    async with asyncio.timeout(self._patience.stall_timeout_s):
                         await queue.put(chunk)
             except TimeoutError:
                 log.warning(event("datanode stalled, dropped from the write", node=node, block=f"{self.block:x}"))
+                self._stalled.append(node)
                 self._tasks[node].cancel()
         if all(task.done() for task in self._tasks.values()):
             raise Unavailable("every datanode failed during the write")
@@ -119,7 +134,8 @@ class FanOut:
         """Wait until all datanodes have the block on disk or have failed."""
         for queue in self._queues.values():
             queue.close()
-        return await _gather(self.block, self.size, self._crc, self._tasks, self._stall_timeout_s)
+        result = await _gather(self.block, self.size, self._crc, self._tasks, self._patience)
+        return result._replace(slow=(*result.slow, *self._stalled))
 
     async def abort(self) -> None:
         """Break off; the datanodes keep nothing of a body that was cut."""
@@ -202,22 +218,29 @@ async def _gather(
     size: int,
     checksum: int,
     tasks: dict[NodeId, asyncio.Task[BlockBody]],
-    stall_timeout_s: float,
+    patience: Patience,
 ) -> FanOutResult:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + stall_timeout_s * _SYNC_PATIENCE
+    started = loop.time()
+    deadline = started + patience.stall_timeout_s * _SYNC_PATIENCE
     waiting = set(tasks.values())
+    stored_count = 0
     try:
         while waiting and deadline > loop.time():
             done, waiting = await asyncio.wait(
                 waiting, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
             )
-            if any(not task.cancelled() and task.exception() is None for task in done):
-                deadline = min(deadline, loop.time() + stall_timeout_s)
+            stored_count += sum(not task.cancelled() and task.exception() is None for task in done)
+            if stored_count:
+                deadline = min(deadline, loop.time() + patience.stall_timeout_s)
+            if stored_count >= patience.enough:
+                took_s = loop.time() - started
+                deadline = min(deadline, loop.time() + max(_LEAST_GRACE_S, _GRACE_FACTOR * took_s))
     finally:
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
+    slow = tuple(node for node, task in tasks.items() if task in waiting)
     stored: list[NodeId] = []
     failures: dict[NodeId, DfsError] = {}
     for node, task in tasks.items():
@@ -227,7 +250,7 @@ async def _gather(
         else:
             failures[node] = failure
             log.warning(event("datanode failed a write", node=node, block=f"{block:x}", error=failure))
-    return FanOutResult(block, size, checksum, tuple(stored), failures)
+    return FanOutResult(block, size, checksum, tuple(stored), failures, slow)
 
 
 def _failure(task: asyncio.Task[BlockBody], size: int, checksum: int) -> DfsError | None:

@@ -49,6 +49,8 @@ HEADER_CRC32C: Final = "X-DFS-CRC32C"
 """Of a whole block, 8 hexadecimal digits. In a PUT: refuse the block unless it matches."""
 HEADER_ORIGIN: Final = "X-DFS-Origin"
 """For whom a block is written: base64url of msgpack, a list of model.Origin."""
+HEADER_REQUEST_ID: Final = "X-DFS-Request-Id"
+"""A client's name for a request that changes something; with the same one again, it is done once."""
 HEADER_ERROR: Final = "X-DFS-Error"
 """An error's code, where the answer may have no body (HEAD)."""
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from dfslib.model import BlockId, NodeId
 from dfslib.namenode.blocks.in_flight import InFlight
+from dfslib.namenode.files.once import expire
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import keys, records
@@ -48,6 +49,8 @@ class GarbageCollector:
     async def run_once(self) -> int:
         """Collect all that can be; how many blocks were given up."""
         while await self._engine.transact(lambda txn: reap(txn, _BATCH, self._now_ns())):
+            pass
+        while await self._engine.transact(lambda txn: expire(txn, _BATCH, self._now_ns())):
             pass
         total = 0
         while True:

@@ -13,7 +13,7 @@ from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.placement import Candidate, place
 from dfslib.namenode.membership.registry import Registry
 from dfslib.runtime.tasks import Tasks
-from dfslib.transfer.fan_out import FanOut, FanOutResult, Target, fan_out
+from dfslib.transfer.fan_out import FanOut, FanOutResult, Patience, Target, fan_out
 from dfslib.transfer.peer_session import PeerSession
 
 _DEFAULT_MIN_REPLICAS: Final = 2
@@ -74,7 +74,7 @@ class BlockWriter:
         stored = False
         try:
             assert self._session is not None
-            result = await fan_out(self._session, targets, block, data, origins, self._stall_timeout_s)
+            result = await fan_out(self._session, targets, block, data, origins, self._patience(copies))
             ref = self.accept(result, copies)
             stored = True
         finally:
@@ -87,13 +87,16 @@ class BlockWriter:
         """Begin a block that is sent while it arrives. Raises NotEnoughDatanodes or NoSpace."""
         block, targets = self._start(copies, 1)
         assert self._session is not None
-        fan = FanOut(self._session, targets, block, size, origins, self._stall_timeout_s)
+        fan = FanOut(self._session, targets, block, size, origins, self._patience(copies))
         return OpenBlock(self, fan, [target.node for target in targets], copies)
 
     def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None:
         """A writer is done with a block. What nobody used is deleted from the datanodes."""
         if self._in_flight.release(block, used=used):
             self._tasks.spawn(self._collector.discard([block], nodes), f"discard-{block:x}")
+
+    def _patience(self, copies: int) -> Patience:
+        return Patience(self._stall_timeout_s, self.required(copies))
 
     def _start(self, copies: int, writers: int) -> tuple[BlockId, list[Target]]:
         candidates = self._candidates(copies)
@@ -124,7 +127,10 @@ class BlockWriter:
     def accept(self, result: FanOutResult, copies: int) -> BlockRef:
         """The block, if enough datanodes have it; what failed is noted about the others."""
         for node, error in result.failures.items():
-            self._note(node, error)
+            if node not in result.slow:
+                self._note(node, error)
+        for node in result.slow:
+            self._registry.slowed(node, self._monotonic())
         required = self.required(copies)
         if len(result.stored) < required:
             if any(isinstance(error, NoSpace) for error in result.failures.values()):

@@ -12,10 +12,18 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from dfslib.errors import InvalidArgument, IsADirectory, NotADirectory
+from dfslib.errors import InvalidArgument, NotADirectory
 from dfslib.model import FILE_SIZE_MAX, Attr, FileType, InodeId, Origin, format_etag
 from dfslib.namenode.blocks.write import BlockWriter
-from dfslib.namenode.files.operations import Operations, PutOptions, Target, naming, parse_target
+from dfslib.namenode.files.once import Done, check_request_id
+from dfslib.namenode.files.operations import (
+    Operations,
+    PutOptions,
+    Target,
+    naming,
+    not_a_file,
+    parse_target,
+)
 from dfslib.namenode.files.receive import Receiver
 from dfslib.namenode.files.redirect import choose_source
 from dfslib.namenode.membership.registry import Registry
@@ -153,21 +161,21 @@ class FileRoutes:
             if_match=request.headers.get("If-Match", ""),
             if_none_match=request.headers.get("If-None-Match", ""),
         )
-        present = self._operations.check_put(target, options)
-        copies = self._writer.copies(self._operations.replication(target, options.replication))
+        operations = self._for(request)
+        if done := operations.done_before():
+            return _answer(done, target.raw)
+        present = operations.check_put(target, options)
+        copies = self._writer.copies(operations.replication(target, options.replication))
         origin = Origin(target.raw, present.ino if present else InodeId(0), 0, 0)
         with naming(target.text):
             async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
-                attr, created = await self._operations.put(target, received, options)
-        replicas = min((len(block.nodes) for block in received.blocks), default=0)
-        body = attr_body(attr, path=target.raw, replicas=replicas if received.blocks else None)
-        return _json(body, status=201 if created else 200, etag=format_etag(attr))
+                done = await operations.put(target, received, options)
+        return _answer(done, target.raw, min((len(block.nodes) for block in received.blocks), default=None))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         target, query = _split(request)
         params = Params(query, _DELETE)
-        await self._operations.delete(target, recursive=params.flag("recursive"))
-        return web.Response(status=204)
+        return _answer(await self._for(request).delete(target, recursive=params.flag("recursive")), b"")
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         target, query = _split(request)
@@ -179,54 +187,55 @@ class FileRoutes:
         allowed, operation = found
         return await operation(request, target, Params(query, allowed | {"op"}))
 
-    async def _mkdir(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    def _for(self, request: web.Request) -> Operations:
+        return self._operations.for_request(check_request_id(request.headers.get(routes.HEADER_REQUEST_ID)))
+
+    async def _mkdir(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         mode = params.mode("mode")
-        attr, created = await self._operations.mkdir(
-            target, 0o755 if mode is None else mode, parents=params.flag("parents")
-        )
-        return _json(attr_body(attr, path=target.raw), status=201 if created else 200)
+        done = await self._for(request).mkdir(target, 0o755 if mode is None else mode, parents=params.flag("parents"))
+        return _answer(done, target.raw)
 
-    async def _rename(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    async def _rename(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        attr = await self._operations.rename(target, to, noreplace=params.flag("noreplace"))
-        return _json(attr_body(attr, path=to.raw))
+        return _answer(await self._for(request).rename(target, to, noreplace=params.flag("noreplace")), to.raw)
 
-    async def _copy(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    async def _copy(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        attr, created = await self._operations.copy(target, to, parents=params.flag("parents"))
-        return _json(attr_body(attr, path=to.raw), status=201 if created else 200)
+        return _answer(await self._for(request).copy(target, to, parents=params.flag("parents")), to.raw)
 
-    async def _link(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    async def _link(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        return _json(attr_body(await self._operations.link(target, to), path=to.raw), status=201)
+        return _answer(await self._for(request).link(target, to), to.raw)
 
-    async def _symlink(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
-        attr = await self._operations.symlink(target, params.required("to"))
-        return _json(attr_body(attr, path=target.raw), status=201)
+    async def _symlink(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        return _answer(await self._for(request).symlink(target, params.required("to")), target.raw)
 
-    async def _truncate(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    async def _truncate(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         size = params.number("size", 0, FILE_SIZE_MAX)
         if size is None:
             raise InvalidArgument("parameter 'size' is missing", target.text)
-        return _json(attr_body(await self._operations.truncate(target, size), path=target.raw))
+        return _answer(await self._for(request).truncate(target, size), target.raw)
 
     async def _append(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
-        attr = self._operations.stat(target)
+        operations = self._for(request)
+        if done := operations.done_before():
+            return _answer(done, target.raw)
+        attr = operations.stat(target)
         if attr.type is not FileType.FILE:
-            raise IsADirectory(path=target.text) if attr.is_dir else InvalidArgument("not a regular file", target.text)
+            raise not_a_file(attr, target.text)
         origin = Origin(target.raw, attr.ino, attr.size, 0)
         copies = self._writer.copies(attr.replication)
         with naming(target.text):
             async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
-                attr = await self._operations.append(target, received)
-        return _json(attr_body(attr, path=target.raw))
+                done = await operations.append(target, received)
+        return _answer(done, target.raw)
 
-    async def _setattr(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
+    async def _setattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         change = _change(params)
         if change == AttrChange():
             raise InvalidArgument("nothing to set: give mode, uid, gid, atime or mtime", target.text)
-        attr = await self._operations.set_attrs(target, change, follow=params.flag("follow", True))
-        return _json(attr_body(attr, path=target.raw))
+        done = await self._for(request).set_attrs(target, change, follow=params.flag("follow", True))
+        return _answer(done, target.raw)
 
     async def _setxattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         value = bytearray()
@@ -234,22 +243,20 @@ class FileRoutes:
             value += chunk
             if len(value) > _XATTR_BODY_MAX:
                 break
-        attr = await self._operations.set_xattr(
+        done = await self._for(request).set_xattr(
             target,
             params.required("name"),
             bytes(value),
             create=params.flag("create"),
             replace=params.flag("replace"),
         )
-        return _json(attr_body(attr, path=target.raw))
+        return _answer(done, target.raw)
 
-    async def _removexattr(self, _: web.Request, target: Target, params: Params) -> web.StreamResponse:
-        attr = await self._operations.remove_xattr(target, params.required("name"))
-        return _json(attr_body(attr, path=target.raw))
+    async def _removexattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        return _answer(await self._for(request).remove_xattr(target, params.required("name")), target.raw)
 
-    async def _touch(self, _: web.Request, target: Target, __: Params) -> web.StreamResponse:
-        attr, created = await self._operations.touch(target)
-        return _json(attr_body(attr, path=target.raw), status=201 if created else 200)
+    async def _touch(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
+        return _answer(await self._for(request).touch(target), target.raw)
 
     def _body(self, request: web.Request) -> AsyncIterator[bytes]:
         return pieces(request, self._body_timeout_s)
@@ -278,6 +285,14 @@ def _change(params: Params) -> AttrChange:
     )
     change.check()
     return change
+
+
+def _answer(done: Done, path: bytes, replicas: int | None = None) -> web.Response:
+    """What a change came to: 201 with the attributes of what is new, 200 with those of what was there, 204."""
+    if done.attr is None:
+        return web.Response(status=204)
+    body = attr_body(done.attr, path=path, replicas=replicas)
+    return _json(body, status=201 if done.created else 200, etag=body.etag)
 
 
 def _json(body: msgspec.Struct, status: int = 200, etag: str = "") -> web.Response:

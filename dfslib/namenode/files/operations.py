@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from dfslib.errors import (
     NotFound,
 )
 from dfslib.model import Attr, Entry, FileType, InodeId, format_etag
+from dfslib.namenode.files.once import Done, find_done, once
 from dfslib.namenode.files.receive import Content
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import content, extents, records
@@ -30,8 +31,6 @@ from dfslib.namenode.namespace.rename import Name, rename
 from dfslib.namenode.namespace.unlink import detach, rmdir, unlink
 from dfslib.namenode.namespace.xattr import list_xattrs, remove_xattr, set_xattr
 from dfslib.wire.paths import display, split_path
-
-T = TypeVar("T")
 
 
 class Target(NamedTuple):
@@ -82,17 +81,25 @@ class PutOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConditionFailed("If-None-Match does not hold: the file exists")
 
 
-class Put(NamedTuple):
-    attr: Attr
-    created: bool
-
-
 class Operations:
-    """Every method names `target` in the errors it raises. Times come from `now_ns`."""
+    """Every method names `target` in the errors it raises. Times come from `now_ns`.
 
-    def __init__(self, engine: MetadataEngine, now_ns: Callable[[], int]) -> None:
+    A changing one returns what it did: the attributes of the file concerned, and whether it is new.
+    """
+
+    def __init__(self, engine: MetadataEngine, now_ns: Callable[[], int], request_id: bytes | None = None) -> None:
         self._engine = engine
         self._now_ns = now_ns
+        self._request_id = request_id
+
+    def for_request(self, request_id: bytes | None) -> Operations:
+        """The same operations, each done at most once under this id."""
+        return Operations(self._engine, self._now_ns, request_id) if request_id else self
+
+    def done_before(self) -> Done | None:
+        """What the request came to, if it is a repetition."""
+        wanted = self._request_id
+        return self._engine.read(lambda txn: find_done(txn, wanted)) if wanted else None
 
     def stat(self, target: Target, *, follow: bool = True) -> Attr:
         with naming(target.text):
@@ -121,7 +128,7 @@ class Operations:
             if location is None or location.attr is None:
                 _check_new(target)
             elif location.attr.type is not FileType.FILE:
-                raise _not_a_file(location.attr)
+                raise not_a_file(location.attr)
             attr = location.attr if location else None
             options.check(attr)
             return attr
@@ -138,10 +145,10 @@ class Operations:
         with naming(target.text):
             return self._engine.read(lambda txn: nearest(txn, target.path.names).replication)
 
-    async def put(self, target: Target, received: Content, options: PutOptions) -> Put:
+    async def put(self, target: Target, received: Content, options: PutOptions) -> Done:
         """Make the file, new or not, have these bytes."""
 
-        def commit(txn: Txn) -> Put:
+        def commit(txn: Txn) -> Done:
             now = self._now_ns()
             if options.parents:
                 make_directories(txn, target.path.names[:-1], now)
@@ -154,7 +161,7 @@ class Operations:
                 new = NewInode(type=FileType.FILE, mode=0o644, replication=options.replication)
                 attr = create(txn, location.parent, location.name, new, now)
             elif attr.type is not FileType.FILE:
-                raise _not_a_file(attr)
+                raise not_a_file(attr)
             elif options.replication is not None and attr.replication != options.replication:
                 attr = msgspec.structs.replace(attr, replication=options.replication)
                 records.put_attr(txn, attr)
@@ -164,21 +171,21 @@ class Operations:
                 attr = content.replace_content(txn, attr.ino, received.size, received.pieces, now)
             if options.change != AttrChange():
                 attr = set_attrs(txn, attr.ino, options.change, now)
-            return Put(attr, created)
+            return Done(attr, created)
 
         return await self._transact(target, commit)
 
-    async def append(self, target: Target, received: Content) -> Attr:
-        def commit(txn: Txn) -> Attr:
+    async def append(self, target: Target, received: Content) -> Done:
+        def commit(txn: Txn) -> Done:
             attr = find(txn, target.path)
             for block in received.blocks:
                 extents.add_block(txn, block)
-            return content.append_content(txn, attr.ino, received.pieces, self._now_ns())
+            return Done(content.append_content(txn, attr.ino, received.pieces, self._now_ns()))
 
         return await self._transact(target, commit)
 
-    async def delete(self, target: Target, *, recursive: bool) -> None:
-        def commit(txn: Txn) -> None:
+    async def delete(self, target: Target, *, recursive: bool) -> Done:
+        def commit(txn: Txn) -> Done:
             location = _itself(txn, target)
             if recursive:
                 detach(txn, location.parent, location.name, self._now_ns())
@@ -186,94 +193,90 @@ class Operations:
                 rmdir(txn, location.parent, location.name, self._now_ns())
             else:
                 unlink(txn, location.parent, location.name, self._now_ns())
+            return Done(None)
 
-        await self._transact(target, commit)
+        return await self._transact(target, commit)
 
-    async def mkdir(self, target: Target, mode: int, *, parents: bool) -> Put:
-        def commit(txn: Txn) -> Put:
+    async def mkdir(self, target: Target, mode: int, *, parents: bool) -> Done:
+        def commit(txn: Txn) -> Done:
             now = self._now_ns()
             if parents:
                 make_directories(txn, target.path.names[:-1], now)
             location = resolve(txn, Path(target.path.names), follow=False)
             if location.attr is not None:
                 if parents and (found := find(txn, target.path)).is_dir:
-                    return Put(found, created=False)
+                    return Done(found, created=False)
                 raise Exists
             new = NewInode(type=FileType.DIRECTORY, mode=mode)
-            return Put(create(txn, location.parent, location.name, new, now), created=True)
+            return Done(create(txn, location.parent, location.name, new, now), created=True)
 
         return await self._transact(target, commit)
 
-    async def rename(self, target: Target, to: Target, *, noreplace: bool) -> Attr:
-        def commit(txn: Txn) -> Attr:
+    async def rename(self, target: Target, to: Target, *, noreplace: bool) -> Done:
+        def commit(txn: Txn) -> Done:
             source = _itself(txn, target)
             with naming(to.text):
                 goal = resolve(txn, Path(to.path.names), follow=False)
                 if to.path.must_be_dir and not (source.attr and source.attr.is_dir):
                     raise NotADirectory
             with naming(to.text if source.name else ""):
-                return rename(
-                    txn,
-                    Name(source.parent, source.name),
-                    Name(goal.parent, goal.name),
-                    self._now_ns(),
-                    noreplace=noreplace,
-                )
+                names = Name(source.parent, source.name), Name(goal.parent, goal.name)
+                return Done(rename(txn, *names, self._now_ns(), noreplace=noreplace))
 
         return await self._transact(target, commit)
 
-    async def copy(self, target: Target, to: Target, *, parents: bool) -> Put:
-        def commit(txn: Txn) -> Put:
+    async def copy(self, target: Target, to: Target, *, parents: bool) -> Done:
+        def commit(txn: Txn) -> Done:
             source = resolve(txn, target.path)
             if source.attr is None:
                 raise NotFound
             with naming(to.text):
                 goal = self._goal(txn, to, parents)
-                return Put(copy(txn, source, goal, self._now_ns()), created=goal.attr is None)
+                return Done(copy(txn, source, goal, self._now_ns()), created=goal.attr is None)
 
         return await self._transact(target, commit)
 
-    async def link(self, target: Target, to: Target) -> Attr:
-        def commit(txn: Txn) -> Attr:
+    async def link(self, target: Target, to: Target) -> Done:
+        def commit(txn: Txn) -> Done:
             attr = find(txn, target.path, follow=False)
             with naming(to.text):
                 goal = resolve(txn, to.path, follow=False)
-                return link(txn, attr.ino, goal.parent, goal.name, self._now_ns())
+                return Done(link(txn, attr.ino, goal.parent, goal.name, self._now_ns()), created=True)
 
         return await self._transact(target, commit)
 
-    async def symlink(self, target: Target, points_to: bytes) -> Attr:
-        def commit(txn: Txn) -> Attr:
+    async def symlink(self, target: Target, points_to: bytes) -> Done:
+        def commit(txn: Txn) -> Done:
             location = resolve(txn, target.path, follow=False)
             new = NewInode(type=FileType.SYMLINK, mode=0o777, target=points_to)
-            return create(txn, location.parent, location.name, new, self._now_ns())
+            return Done(create(txn, location.parent, location.name, new, self._now_ns()), created=True)
 
         return await self._transact(target, commit)
 
-    async def truncate(self, target: Target, size: int) -> Attr:
-        def commit(txn: Txn) -> Attr:
-            return content.truncate(txn, find(txn, target.path).ino, size, self._now_ns())
+    async def truncate(self, target: Target, size: int) -> Done:
+        def commit(txn: Txn) -> Done:
+            return Done(content.truncate(txn, find(txn, target.path).ino, size, self._now_ns()))
 
         return await self._transact(target, commit)
 
-    async def touch(self, target: Target) -> Put:
+    async def touch(self, target: Target) -> Done:
         """Set the times to now; make an empty file where there is none."""
 
-        def commit(txn: Txn) -> Put:
+        def commit(txn: Txn) -> Done:
             now = self._now_ns()
             location = resolve(txn, target.path)
             if location.attr is None:
                 _check_new(target)
                 new = NewInode(type=FileType.FILE, mode=0o644)
-                return Put(create(txn, location.parent, location.name, new, now), created=True)
+                return Done(create(txn, location.parent, location.name, new, now), created=True)
             change = AttrChange(atime_ns=now, mtime_ns=now)
-            return Put(set_attrs(txn, location.attr.ino, change, now), created=False)
+            return Done(set_attrs(txn, location.attr.ino, change, now), created=False)
 
         return await self._transact(target, commit)
 
-    async def set_attrs(self, target: Target, change: AttrChange, *, follow: bool) -> Attr:
-        def commit(txn: Txn) -> Attr:
-            return set_attrs(txn, find(txn, target.path, follow=follow).ino, change, self._now_ns())
+    async def set_attrs(self, target: Target, change: AttrChange, *, follow: bool) -> Done:
+        def commit(txn: Txn) -> Done:
+            return Done(set_attrs(txn, find(txn, target.path, follow=follow).ino, change, self._now_ns()))
 
         return await self._transact(target, commit)
 
@@ -281,16 +284,16 @@ class Operations:
         with naming(target.text):
             return self._engine.read(lambda txn: list_xattrs(txn, find(txn, target.path).ino))
 
-    async def set_xattr(self, target: Target, name: bytes, value: bytes, *, create: bool, replace: bool) -> Attr:
-        def commit(txn: Txn) -> Attr:
+    async def set_xattr(self, target: Target, name: bytes, value: bytes, *, create: bool, replace: bool) -> Done:
+        def commit(txn: Txn) -> Done:
             ino = find(txn, target.path).ino
-            return set_xattr(txn, ino, name, value, self._now_ns(), create=create, replace_only=replace)
+            return Done(set_xattr(txn, ino, name, value, self._now_ns(), create=create, replace_only=replace))
 
         return await self._transact(target, commit)
 
-    async def remove_xattr(self, target: Target, name: bytes) -> Attr:
-        def commit(txn: Txn) -> Attr:
-            return remove_xattr(txn, find(txn, target.path).ino, name, self._now_ns())
+    async def remove_xattr(self, target: Target, name: bytes) -> Done:
+        def commit(txn: Txn) -> Done:
+            return Done(remove_xattr(txn, find(txn, target.path).ino, name, self._now_ns()))
 
         return await self._transact(target, commit)
 
@@ -302,7 +305,9 @@ class Operations:
             _check_new(to)
         return goal
 
-    async def _transact(self, target: Target, fn: Callable[[Txn], T]) -> T:
+    async def _transact(self, target: Target, fn: Callable[[Txn], Done]) -> Done:
+        if self._request_id:
+            fn = once(self._request_id, fn, self._now_ns)
         with naming(target.text):
             return await self._engine.transact(fn)
 
@@ -323,8 +328,9 @@ def _check_new(target: Target) -> None:
         raise IsADirectory
 
 
-def _not_a_file(attr: Attr) -> DfsError:
-    return IsADirectory() if attr.is_dir else InvalidArgument("not a regular file")
+def not_a_file(attr: Attr, path: str = "") -> DfsError:
+    """Why bytes cannot be written to what is there."""
+    return IsADirectory(path=path) if attr.is_dir else InvalidArgument("not a regular file", path)
 
 
 def _matches(header: str, etag: str | None) -> bool:

@@ -14,6 +14,8 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `sg` block              | time in ns  | the block's live bytes fell to 0 then: garbage, deleted after a delay |
 | `sc` block              | 0           | 0 < live < half of its size: to be rewritten |
 | `st` ino                | 0           | a directory cut off from the tree, with all below it: to be reaped |
+| `q` id                  | Done        | what a request with this id came to |
+| `sq` time id            | 0           | when that was, in ns: there for each `q` |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
 
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
@@ -31,6 +33,8 @@ _ID2 = struct.Struct(">cQQ")
 _ID3 = struct.Struct(">cQQQ")
 _STATE = struct.Struct(">2sQ")
 MAX_ID: Final = (1 << 64) - 1
+OWNER_END: Final = _ID.size
+"""Length of the part of an `e`, `x` or `r` key that `owner` reads."""
 
 CLUSTER: Final = b"skcluster"
 TOTALS: Final = b"sktotals"
@@ -38,11 +42,15 @@ LAST_INODE: Final = b"skinode"
 
 INODES: Final = b"i"
 DENTRIES: Final = b"d"
+CHUNKS: Final = b"e"
 BLOCKS: Final = b"b"
+REFERENCES: Final = b"r"
+XATTRS: Final = b"x"
 NODES: Final = b"n"
 GARBAGE: Final = b"sg"
 SPARSE: Final = b"sc"
 DETACHED: Final = b"st"
+REQUEST_TIMES: Final = b"sq"
 
 
 def inode(ino: InodeId) -> bytes:
@@ -135,3 +143,15 @@ def detached(ino: InodeId) -> bytes:
 def state_id(state_key: bytes) -> int:
     """The block or inode of a `sg`, `sc` or `st` key."""
     return int(_STATE.unpack(state_key)[1])
+
+
+def request(request_id: bytes) -> bytes:
+    return b"q" + request_id
+
+
+def request_time(time_ns: int, request_id: bytes) -> bytes:
+    return _STATE.pack(REQUEST_TIMES, time_ns) + request_id
+
+
+def request_of(request_time_key: bytes) -> bytes:
+    return request_time_key[_STATE.size :]

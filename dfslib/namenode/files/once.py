@@ -1,0 +1,75 @@
+"""Requests that are sent again because their answer was lost: done once, answered alike.
+
+A client gives a request an id and uses it again for the repetition. The answer is kept in the very
+transaction that did the work, for ten minutes. A request that failed has changed nothing and is tried anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from dfslib.errors import InvalidArgument
+from dfslib.model import Attr
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.namespace import keys, records
+
+T = TypeVar("T")
+
+_ID_MAX: Final = 64
+_KEEP_NS: Final = 600 * 10**9
+"""Longer than any client goes on trying."""
+
+
+class Done(NamedTuple):
+    """What a request came to: the attributes it answers with, if any, and whether it made something."""
+
+    attr: Attr | None
+    created: bool = False
+
+
+_encode = msgspec.msgpack.encode
+_decode = msgspec.msgpack.Decoder(Done).decode
+
+
+def check_request_id(text: str | None) -> bytes | None:
+    """The id in a request's header. Raises InvalidArgument."""
+    if text is None:
+        return None
+    if not 0 < len(text) <= _ID_MAX or not text.isascii() or not text.isprintable():
+        raise InvalidArgument(f"a request's id has 1 to {_ID_MAX} printable ASCII characters")
+    return text.encode()
+
+
+def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
+    """What this request came to when it was done before."""
+    data = txn.get(keys.request(request_id))
+    return None if data is None else _decode(data)
+
+
+def once(request_id: bytes, fn: Callable[[Txn], Done], now_ns: Callable[[], int]) -> Callable[[Txn], Done]:
+    """`fn`, unless this request was done before: then what it came to."""
+
+    def run(txn: Txn) -> Done:
+        done = find_done(txn, request_id)
+        if done is None:
+            done = fn(txn)
+            txn.put(keys.request(request_id), _encode(done))
+            records.put_state(txn, keys.request_time(now_ns(), request_id))
+        return done
+
+    return run
+
+
+def expire(txn: Txn, limit: int, now_ns: int) -> int:
+    """Forget up to `limit` old requests; how many."""
+    expired = 0
+    for key, _ in txn.scan(keys.REQUEST_TIMES, keys.request_time(max(0, now_ns - _KEEP_NS), b"")):
+        if expired == limit:
+            break
+        txn.delete(key)
+        txn.delete(keys.request(keys.request_of(key)))
+        expired += 1
+    return expired
