@@ -1,16 +1,19 @@
 """The port between the namespace and whatever keeps its keys.
 
 A transaction is a plain function of a `Txn` without other side effects: an engine may run it again, may
-run it together with others, and commits all or nothing of it. Keys are 1 to 511 bytes (LMDB's bound),
+run it together with others, and commits all or nothing of it. Keys are 1 to KEY_MAX bytes (LMDB's bound),
 values any bytes; order is that of the bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
+
+KEY_MAX: Final = 511
+"""Bytes in a key: LMDB's bound."""
 
 
 class ReadTxn(Protocol):
@@ -26,7 +29,9 @@ class ReadTxn(Protocol):
 class Txn(ReadTxn, Protocol):
     """A snapshot that sees its own writes."""
 
-    def put(self, key: bytes, value: bytes) -> None: ...
+    def put(self, key: bytes, value: bytes) -> None:
+        """Raises ValueError for a key that is empty or too long."""
+        ...
 
     def delete(self, key: bytes) -> None:
         """Remove a key; one that is not there is fine."""
@@ -43,7 +48,7 @@ class MetadataEngine(Protocol):
         """`fn`'s result, once its writes are durable. Serializable.
 
         What `fn` raises is raised here and nothing of it is written. NoSpace or InputOutput where the
-        store fails. If the caller is cancelled, the transaction may still commit.
+        store fails, Unavailable after `close`. If the caller is cancelled, the transaction may still commit.
         """
         ...
 

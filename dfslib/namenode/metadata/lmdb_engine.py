@@ -74,9 +74,17 @@ class LmdbEngine:
         except BlockingIOError:
             os.close(self._lock)
             raise Unavailable("in use by another namenode", str(path)) from None
-        self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
+        try:
+            self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
+            _sync_folder(path)  # LMDB syncs its file, never the entry that names it
+            _sync_folder(path.absolute().parent)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._closing = threading.Lock()
+        """Guards that nothing is queued behind the mark that ends the writer."""
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
         self._writer.start()
 
@@ -85,20 +93,23 @@ class LmdbEngine:
             return fn(_LmdbTxn(txn))
 
     async def transact(self, fn: Callable[[Txn], T]) -> T:
-        if self._closed:
-            raise Unavailable("the namenode is stopping")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Request(fn, loop, future))
+        with self._closing:
+            if self._closed:
+                raise Unavailable("the namenode is stopping")
+            self._queue.put(_Request(fn, loop, future))
         return await future
 
     def close(self) -> None:
-        if not self._closed:
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
             self._queue.put(None)
-            self._writer.join()
-            self._env.close()
-            os.close(self._lock)
+        self._writer.join()
+        self._env.close()
+        os.close(self._lock)
 
     def _write_loop(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -127,6 +138,11 @@ class LmdbEngine:
                     buffer = WriteBuffer(base)
                     try:
                         result = request.fn(buffer)
+                    except StopIteration as error:  # no future takes one (PEP 479)
+                        failure = RuntimeError(f"a transaction raised {error!r}")
+                        failure.__cause__ = error
+                        outcomes.append(_Outcome(request.future, None, failure))
+                        continue
                     except Exception as error:  # noqa: BLE001 - it is the caller's, and goes to the caller
                         outcomes.append(_Outcome(request.future, None, error))
                         continue
@@ -138,8 +154,7 @@ class LmdbEngine:
                     outcomes.append(_Outcome(request.future, result, None))
         except Exception as error:
             log.exception("metadata commit failed")
-            failure = _failure(error)
-            return [_Outcome(request.future, None, failure) for request in group]
+            return [_Outcome(request.future, None, _failure(error)) for request in group]
         return outcomes
 
     @staticmethod
@@ -162,6 +177,14 @@ def _settle(outcomes: list[_Outcome]) -> None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _failure(error: Exception) -> DfsError:

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from dfslib.errors import Unavailable
 from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
@@ -16,6 +17,7 @@ class MemoryEngine:
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []
+        self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
         return self._values.get(key)
@@ -28,6 +30,8 @@ class MemoryEngine:
         return fn(self)
 
     async def transact(self, fn: Callable[[Txn], T]) -> T:
+        if self._closed:
+            raise Unavailable("the namenode is stopping")
         buffer = WriteBuffer(self)
         result = fn(buffer)
         for key, value in buffer.writes.items():
@@ -46,4 +50,4 @@ class MemoryEngine:
             insort(self._keys, key)
 
     def close(self) -> None:
-        """Nothing to release."""
+        self._closed = True

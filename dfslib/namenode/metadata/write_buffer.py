@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from heapq import merge
 from operator import itemgetter
 
-from dfslib.namenode.metadata.engine import ReadTxn
+from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
 
 
 class WriteBuffer:
@@ -32,6 +32,8 @@ class WriteBuffer:
         self._write(key, None)
 
     def _write(self, key: bytes, value: bytes | None) -> None:
+        if not 0 < len(key) <= KEY_MAX:  # here, where one function fails, not in the commit, where its whole group does
+            raise ValueError(f"a key has 1 to {KEY_MAX} bytes, not {len(key)}")
         if self._sorted is not None and key not in self.writes:
             insort(self._sorted, key)
         self.writes[key] = value
