@@ -1,151 +1,296 @@
-"""The checker of every invariant that keys.py promises. `fsck` and the model tests run it; it changes nothing."""
+"""The invariants of keys.py, checked: what fsck reports, and what tests ask after every step.
+
+Reads only, and repairs nothing.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
-from dfslib.model import BLOCK_SIZE, ROOT, Attr, BlockId, Extent, FileType, InodeId
+from dfslib.model import BLOCK_SIZE, FILE_SIZE_MAX, ROOT, Attr, BlockId, Extent, FileType, InodeId
 from dfslib.namenode.metadata.engine import ReadTxn, prefix_end
 from dfslib.namenode.namespace import extents, keys, records
-from dfslib.namenode.namespace.records import Totals
+from dfslib.namenode.namespace.records import BlockRecord, Totals
+
+_PAGE_BITS: Final = 1 << 15
+_CHUNKS_KEPT: Final = 256
+"""Decoded chunks at hand while blocks are walked: a block's neighbours are mostly used by the same chunks."""
+_DIRECTORY_LINKS: Final = 2
+"""Of a directory without subdirectories: its own name and its '.'."""
 
 
 class Problem(NamedTuple):
-    """A promise that does not hold, and the inode or block it was found at."""
+    """A broken invariant, and where."""
 
     detail: str
     ino: InodeId | None = None
     block: BlockId | None = None
 
 
+class _NumberSet:
+    """Numbers, one bit each, in pages that are made when they are first needed."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, number: int) -> bool:
+        """Whether it was new."""
+        page = self._pages.setdefault(number // _PAGE_BITS, bytearray(_PAGE_BITS // 8))
+        place, bit = number % _PAGE_BITS // 8, 1 << number % 8
+        new = not page[place] & bit
+        page[place] |= bit
+        return new
+
+    def __contains__(self, number: int) -> bool:
+        page = self._pages.get(number // _PAGE_BITS)
+        return page is not None and bool(page[number % _PAGE_BITS // 8] & 1 << number % 8)
+
+
 def check(txn: ReadTxn) -> Iterator[Problem]:
-    """All broken invariants of a snapshot. Memory: some 200 bytes an inode for the counts of names."""
-    names: Counter[InodeId] = Counter()
-    subdirectories: Counter[InodeId] = Counter()
-    yield from _check_dentries(txn, names, subdirectories)
-    yield from _check_inodes(txn, names, subdirectories)
+    """Every broken invariant of the metadata, in no order that means anything.
+
+    Takes a few lookups for each entry, extent and block. Needs, whatever the size of the tree, two bits
+    of memory for each inode number ever used (less where long stretches of them are gone), a dictionary
+    entry for each name of an inode beyond its first, and the chunks at hand. Raises what msgspec raises
+    where a record cannot be decoded at all.
+    """
+    names = _Names()
+    yield from _check_dentries(txn, names)
+    yield from _check_inodes(txn, names)
+    yield from _check_detached(txn)
+    yield from _check_rooted(txn)
+    yield from _check_xattrs(txn)
+    yield from _check_chunks(txn)
     yield from _check_blocks(txn)
-    yield from _check_owners(txn)
 
 
-def _check_dentries(txn: ReadTxn, names: Counter[InodeId], subdirectories: Counter[InodeId]) -> Iterator[Problem]:
+class _Names:
+    """How many entries name each inode."""
+
+    def __init__(self) -> None:
+        self._named = _NumberSet()
+        self._further: Counter[InodeId] = Counter()
+
+    def add(self, ino: InodeId) -> None:
+        if not self._named.add(ino):
+            self._further[ino] += 1
+
+    def count(self, ino: InodeId) -> int:
+        return int(ino in self._named) + self._further.get(ino, 0)
+
+
+def _check_dentries(txn: ReadTxn, names: _Names) -> Iterator[Problem]:
+    """Entries: their directory and their inode are there, and each knows the other."""
+    previous: InodeId | None = None
     for parent, name, dentry in records.scan_all_dentries(txn):
-        names[dentry.ino] += 1
-        holder = records.find_attr(txn, parent)
-        if holder is None or not holder.is_dir:
-            yield Problem(f"entry {name!r} lies in inode {parent}, which is no directory", parent)
+        if parent != previous:
+            previous = parent
+            directory = records.find_attr(txn, parent)
+            if directory is None or not directory.is_dir:
+                what = "no inode" if directory is None else "no directory"
+                yield Problem(f"entries from {name!r} on lie in inode {parent}, which is {what}", parent)
+        names.add(dentry.ino)
         attr = records.find_attr(txn, dentry.ino)
         if attr is None:
             yield Problem(f"entry {name!r} of inode {parent} names an inode that is not there", dentry.ino)
             continue
+        if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+            yield Problem(f"entry {name!r} of inode {parent} has a name that is none", dentry.ino)
         if attr.type is not dentry.type:
-            yield Problem(f"entry {name!r} says type {dentry.type.name}, the inode {attr.type.name}", dentry.ino)
-        if attr.is_dir:
-            subdirectories[parent] += 1
-            if attr.parent != parent:
-                yield Problem(f"directory {name!r} has parent {attr.parent}, its entry is in {parent}", dentry.ino)
+            yield Problem(
+                f"entry {name!r} of inode {parent} says {dentry.type.name}, inode {attr.type.name}", dentry.ino
+            )
+        if attr.ino == ROOT:
+            yield Problem(f"entry {name!r} of inode {parent} names the root", dentry.ino)
+        elif attr.is_dir and attr.parent != parent:
+            yield Problem(f"entry {name!r} of inode {parent} names a directory with parent {attr.parent}", dentry.ino)
 
 
-def _check_inodes(txn: ReadTxn, names: Counter[InodeId], subdirectories: Counter[InodeId]) -> Iterator[Problem]:
-    detached = {InodeId(ino) for ino, _ in records.scan_state(txn, keys.DETACHED)}
-    files = directories = total = last = 0
+def _check_inodes(txn: ReadTxn, names: _Names) -> Iterator[Problem]:
+    """Inodes one by one, and what adds up over all of them."""
+    files = directories = allocated = last = 0
     for attr in records.scan_attrs(txn):
         last = max(last, attr.ino)
+        allocated += attr.allocated
         if attr.is_dir:
             directories += 1
-            yield from _check_directory(attr, names[attr.ino], subdirectories[attr.ino], attr.ino in detached)
+            yield from _check_directory(txn, attr, names.count(attr.ino))
         else:
             files += 1
-            total += attr.allocated
-            if attr.nlink != names[attr.ino]:
-                yield Problem(f"nlink is {attr.nlink}, {names[attr.ino]} entries name it", attr.ino)
-            yield from _check_content(txn, attr)
-    if last > ROOT and last > records.last_inode(txn):
-        yield Problem(f"inode {last} is above the last number given out", InodeId(last))
-    for missing in detached:
-        if records.find_attr(txn, missing) is None:
-            yield Problem("a directory that was cut off is not there", missing)
-    counted, totals = Totals(files, directories, total), records.get_totals(txn)
-    if counted != totals:
-        yield Problem(f"the totals are {totals}, counted are {counted}")
+            yield from _check_file(txn, attr, names.count(attr.ino))
+    root = records.find_attr(txn, ROOT)
+    if root is None or not root.is_dir or root.parent != ROOT:
+        yield Problem("the root is no directory that is its own parent", ROOT)
+    totals = records.get_totals(txn)
+    if totals != (counted := Totals(files, directories, allocated)):
+        yield Problem(f"the totals say {totals}, counted are {counted}")
+    if last > (issued := records.last_inode(txn)):
+        yield Problem(f"inode {last} is above the last number given out, {issued}", InodeId(last))
 
 
-def _check_directory(attr: Attr, names: int, subdirectories: int, detached: bool) -> Iterator[Problem]:
-    if attr.ino == ROOT:
-        expected = 0
-        if attr.parent != ROOT:
-            yield Problem(f"the root's parent is {attr.parent}", attr.ino)
-    else:
-        expected = 0 if detached else 1
-    if names != expected:
-        yield Problem(f"a directory has {names} names", attr.ino)
-    if attr.nlink != 2 + subdirectories and not detached:
-        yield Problem(f"nlink is {attr.nlink} with {subdirectories} subdirectories", attr.ino)
+def _check_directory(txn: ReadTxn, attr: Attr, names: int) -> Iterator[Problem]:
+    subdirectories = sum(d.type is FileType.DIRECTORY for _, d in records.scan_dentries(txn, attr.ino))
+    if attr.nlink != _DIRECTORY_LINKS + subdirectories:
+        yield Problem(f"directory has nlink {attr.nlink} and {subdirectories} subdirectories", attr.ino)
+    cut_off = txn.get(keys.detached(attr.ino)) is not None
+    wanted = 0 if cut_off or attr.ino == ROOT else 1
+    if names != wanted:
+        what = "that was cut off " if cut_off else ""
+        yield Problem(f"directory {what}has {names} names instead of {wanted}", attr.ino)
+    if attr.size or attr.allocated or attr.target:
+        yield Problem("directory has a size, content or a target", attr.ino)
 
 
-def _check_content(txn: ReadTxn, attr: Attr) -> Iterator[Problem]:
-    """A file's chunks, and that nothing else has any."""
-    covered = 0
-    for index, chunk in records.scan_chunks(txn, attr.ino):
-        covered += extents.allocated(chunk)
-        end = index * BLOCK_SIZE
-        if not chunk:
-            yield Problem(f"chunk {index} is stored and empty", attr.ino)
-        for extent in chunk:
-            if extent.length <= 0 or extent.offset < end or extent.end > (index + 1) * BLOCK_SIZE:
-                yield Problem(f"extent {extent} overlaps another or leaves chunk {index}", attr.ino, extent.block)
-            end = extent.end
-            yield from _check_extent(txn, attr, index, extent)
-        if attr.type is FileType.FILE and end > attr.size:
-            yield Problem(f"chunk {index} reaches to {end}, the size is {attr.size}", attr.ino)
-    if covered != attr.allocated:
-        yield Problem(f"{attr.allocated} bytes are said to be allocated, extents have {covered}", attr.ino)
-    if covered and attr.type is not FileType.FILE:
-        yield Problem("something that is no regular file has content", attr.ino)
-    if attr.type is FileType.SYMLINK and attr.size != len(attr.target):
-        yield Problem(f"a symbolic link's size is {attr.size}, its target has {len(attr.target)} bytes", attr.ino)
+def _check_file(txn: ReadTxn, attr: Attr, names: int) -> Iterator[Problem]:
+    if attr.nlink != names or not names:
+        yield Problem(f"inode has nlink {attr.nlink} and {names} names", attr.ino)
+    if attr.parent:
+        yield Problem(f"inode is no directory and has parent {attr.parent}", attr.ino)
+    if attr.type is FileType.SYMLINK:
+        if not attr.target or attr.size != len(attr.target):
+            yield Problem(f"symbolic link has size {attr.size} and a target of {len(attr.target)} bytes", attr.ino)
+    elif attr.target:
+        yield Problem("inode is no symbolic link and has a target", attr.ino)
+    if attr.type is FileType.FILE:
+        if not 0 <= attr.size <= FILE_SIZE_MAX:
+            yield Problem(f"file has size {attr.size}", attr.ino)
+        if attr.allocated and next(records.scan_chunks(txn, attr.ino), None) is None:
+            yield Problem(f"file has {attr.allocated} bytes allocated and no extents", attr.ino)
+    elif attr.allocated:
+        yield Problem(f"inode is no file and has {attr.allocated} bytes allocated", attr.ino)
 
 
-def _check_extent(txn: ReadTxn, attr: Attr, index: int, extent: Extent) -> Iterator[Problem]:
+def _check_detached(txn: ReadTxn) -> Iterator[Problem]:
+    for number, _ in records.scan_state(txn, keys.DETACHED):
+        ino = InodeId(number)
+        attr = records.find_attr(txn, ino)
+        if attr is None or not attr.is_dir or ino == ROOT:
+            yield Problem("noted as cut off, and no directory below the root", ino)
+
+
+def _check_rooted(txn: ReadTxn) -> Iterator[Problem]:
+    """From every directory, parents lead to the root or to one that was cut off; never in a circle."""
+    rooted = _NumberSet()
+    rooted.add(ROOT)
+    for attr in records.scan_attrs(txn):
+        if not attr.is_dir or attr.ino in rooted:
+            continue
+        way: dict[InodeId, None] = {}  # in order, and quick to ask
+        here: Attr | None = attr
+        while here is not None and here.ino not in rooted and here.ino not in way:
+            way[here.ino] = None
+            if txn.get(keys.detached(here.ino)) is not None:
+                rooted.add(here.ino)
+            else:
+                here = records.find_attr(txn, here.parent)
+        if here is None or here.ino not in rooted:
+            yield Problem("directory is not reachable from the root", attr.ino)
+        for ino in way:
+            rooted.add(ino)  # said once is enough
+
+
+def _check_xattrs(txn: ReadTxn) -> Iterator[Problem]:
+    for number in _owners(txn, keys.XATTRS):
+        if records.find_attr(txn, InodeId(number)) is None:
+            yield Problem("extended attributes of an inode that is not there", InodeId(number))
+
+
+def _owners(txn: ReadTxn, prefix: bytes) -> Iterator[int]:
+    """The numbers behind a prefix of one letter, each once."""
+    start, end = prefix, prefix_end(prefix)
+    while (first := next(iter(txn.scan(start, end)), None)) is not None:
+        number = keys.owner(first[0])
+        yield number
+        start = prefix_end(first[0][: keys.OWNER_END])
+
+
+def _check_chunks(txn: ReadTxn) -> Iterator[Problem]:
+    for number in _owners(txn, keys.CHUNKS):
+        ino = InodeId(number)
+        attr = records.find_attr(txn, ino)
+        if attr is None or attr.type is not FileType.FILE:
+            yield Problem("extents of an inode that is not there, or no file", ino)
+        covered = reached = 0
+        for index, chunk in records.scan_chunks(txn, ino):
+            if not chunk:
+                yield Problem(f"chunk {index} is stored and empty", ino)
+            reached = index * BLOCK_SIZE
+            for extent in chunk:
+                if extent.length <= 0 or extent.offset < reached or extent.end > (index + 1) * BLOCK_SIZE:
+                    yield Problem(f"{extent} is out of order, overlaps, or leaves chunk {index}", ino, extent.block)
+                reached = max(reached, extent.end)
+                covered += extent.length
+                yield from _check_extent(txn, ino, index, extent)
+        if attr is not None and reached > attr.size:
+            yield Problem(f"extents reach to {reached}, behind the end at {attr.size}", ino)
+        if attr is not None and covered != attr.allocated:
+            yield Problem(f"{attr.allocated} bytes are said to be allocated, extents have {covered}", ino)
+
+
+def _check_extent(txn: ReadTxn, ino: InodeId, index: int, extent: Extent) -> Iterator[Problem]:
     record = records.find_block(txn, extent.block)
     if record is None:
-        yield Problem(f"extent {extent} is on a block that is not there", attr.ino, extent.block)
+        yield Problem(f"{extent} points at a block that is not there", ino, extent.block)
     elif extent.block_offset < 0 or extent.block_offset + extent.length > record.size:
-        yield Problem(f"extent {extent} leaves its block of {record.size} bytes", attr.ino, extent.block)
-    if txn.get(keys.reference(extent.block, attr.ino, index)) is None:
-        yield Problem(f"chunk {index} uses the block without a reference", attr.ino, extent.block)
+        yield Problem(f"{extent} reaches outside of its block of {record.size} bytes", ino, extent.block)
+    if txn.get(keys.reference(extent.block, ino, index)) is None:
+        yield Problem(f"{extent} has no reference from its block", ino, extent.block)
 
 
 def _check_blocks(txn: ReadTxn) -> Iterator[Problem]:
-    """Each block's live bytes and notes against the extents that its references lead to."""
+    """Blocks' accounts against the chunks that use them, and the notes about blocks."""
+    usage = _usage(txn)
     for block, record in records.scan_blocks(txn):
         live = 0
         for ino, index in records.scan_references(txn, block):
-            used = sum(e.length for e in records.get_chunk(txn, ino, index) if e.block == block)
-            if not used:
-                yield Problem(f"a reference says that chunk {index} uses the block, it does not", ino, block)
+            used = usage(ino, index)[block]
             live += used
+            if not used:
+                yield Problem(f"reference from chunk {index}, which does not use the block", ino, block)
         if live != record.live:
-            yield Problem(f"{record.live} bytes are said to be live, extents use {live}", None, block)
-        if (txn.get(keys.garbage(block)) is not None) != (record.live == 0):
-            yield Problem(f"with {record.live} live bytes the note that it is garbage is wrong", None, block)
-        if (txn.get(keys.sparse(block)) is not None) != extents.is_sparse(record.size, record.live):
-            yield Problem(f"with {record.live} of {record.size} live bytes the note on that is wrong", None, block)
+            yield Problem(f"block has {record.live} live bytes noted and {live} in use", None, block)
+        yield from _check_notes(txn, block, record)
+    yield from _check_unknown_blocks(txn)
 
 
-def _check_owners(txn: ReadTxn) -> Iterator[Problem]:
-    """Keys that belong to an inode or a block that is not there."""
-    for prefix, kind in ((b"e", "a chunk"), (b"x", "an extended attribute")):
-        previous = None
-        for key, _ in txn.scan(prefix, prefix_end(prefix)):
-            owner = keys.owner(key)
-            if owner != previous and records.find_attr(txn, InodeId(owner)) is None:
-                yield Problem(f"{kind} belongs to an inode that is not there", InodeId(owner))
-            previous = owner
-    for prefix in (b"r", keys.GARBAGE, keys.SPARSE):
-        for key, _ in txn.scan(prefix, prefix_end(prefix)):
-            block = BlockId(keys.owner(key) if prefix == b"r" else keys.state_id(key))
-            if records.find_block(txn, block) is None:
-                yield Problem("a reference or a note is about a block that is not there", None, block)
+def _check_notes(txn: ReadTxn, block: BlockId, record: BlockRecord) -> Iterator[Problem]:
+    notes = (
+        ("garbage", keys.garbage(block), record.live == 0),
+        ("sparse", keys.sparse(block), extents.is_sparse(record.size, record.live)),
+    )
+    for what, key, wanted in notes:
+        if wanted != (txn.get(key) is not None):
+            state = f"{record.live} of {record.size} bytes live"
+            yield Problem(f"block with {state} is {'not ' if wanted else ''}noted as {what}", None, block)
+    if len(set(record.nodes)) != len(record.nodes):
+        yield Problem("block names a datanode twice", None, block)
+
+
+def _check_unknown_blocks(txn: ReadTxn) -> Iterator[Problem]:
+    for number in _owners(txn, keys.REFERENCES):
+        if records.find_block(txn, BlockId(number)) is None:
+            yield Problem("references of a block that is not there", None, BlockId(number))
+    for prefix, what in ((keys.GARBAGE, "garbage"), (keys.SPARSE, "sparse")):
+        for number, _ in records.scan_state(txn, prefix):
+            if records.find_block(txn, BlockId(number)) is None:
+                yield Problem(f"a block that is not there is noted as {what}", None, BlockId(number))
+
+
+def _usage(txn: ReadTxn) -> Callable[[InodeId, int], Counter[BlockId]]:
+    """Bytes by block of a chunk; the last ones asked for are kept."""
+    kept: OrderedDict[tuple[InodeId, int], Counter[BlockId]] = OrderedDict()
+
+    def usage(ino: InodeId, index: int) -> Counter[BlockId]:
+        found = kept.get((ino, index))
+        if found is None:
+            found = extents.bytes_by_block(records.get_chunk(txn, ino, index))
+            kept[ino, index] = found
+            if len(kept) > _CHUNKS_KEPT:
+                kept.popitem(last=False)
+        else:
+            kept.move_to_end((ino, index))
+        return found
+
+    return usage

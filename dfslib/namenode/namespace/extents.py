@@ -48,9 +48,13 @@ def allocated(extents: list[Extent]) -> int:
 
 
 def add_block(txn: Txn, ref: BlockRef) -> None:
-    """Enter a block that was written, before extents point at it; one that is known stays as it is."""
+    """Enter a block that was written, before extents point at it; one that is known stays as it is.
+
+    Until they do it is garbage, since time began: nobody can have been sent to it.
+    """
     if records.find_block(txn, ref.block) is None:
         records.put_block(txn, ref.block, BlockRecord(ref.size, ref.crc32c, 0, ref.nodes))
+        records.put_state(txn, keys.garbage(ref.block))
 
 
 def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list[Extent], now_ns: int) -> int:
@@ -58,7 +62,7 @@ def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list
 
     Returns by how many bytes the file's allocation grew.
     """
-    before, after = _bytes_by_block(old), _bytes_by_block(new)
+    before, after = bytes_by_block(old), bytes_by_block(new)
     for block in before.keys() | after.keys():
         if before[block] == 0:
             txn.put(keys.reference(block, ino, index), b"")
@@ -70,7 +74,8 @@ def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list
     return after.total() - before.total()
 
 
-def _bytes_by_block(extents: list[Extent]) -> Counter[BlockId]:
+def bytes_by_block(extents: list[Extent]) -> Counter[BlockId]:
+    """How much of each block these extents use."""
     total: Counter[BlockId] = Counter()
     for extent in extents:
         total[extent.block] += extent.length
@@ -82,6 +87,8 @@ def _add_live(txn: Txn, block: BlockId, change: int, now_ns: int) -> None:
     if record is None:
         raise AssertionError(f"block {block:x} is used and not entered")
     live = record.live + change
+    if live < 0:
+        raise AssertionError(f"block {block:x} would have {live} live bytes")
     records.put_block(txn, block, BlockRecord(record.size, record.crc32c, live, record.nodes))
     if live == 0:
         records.put_state(txn, keys.garbage(block), now_ns)

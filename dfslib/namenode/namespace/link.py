@@ -17,11 +17,11 @@ _LINKS_MAX = 65000
 def link(txn: Txn, ino: InodeId, parent: InodeId, name: bytes, now_ns: int) -> Attr:
     """Raises NotPermitted for a directory, Exists, TooManyLinks, NotFound or NotADirectory for the parent."""
     attr = records.get_attr(txn, ino)
-    if attr.is_dir:
-        raise NotPermitted("a directory cannot have a second name")
     records.get_directory(txn, parent)
     if not name or records.get_dentry(txn, parent, name) is not None:
         raise Exists
+    if attr.is_dir:
+        raise NotPermitted("a directory cannot have a second name")
     if attr.nlink >= _LINKS_MAX:
         raise TooManyLinks
     attr = replace(attr, nlink=attr.nlink + 1, ctime_ns=now_ns)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dfslib.errors import NotADirectory, NotFound, TooManySymlinks
-from dfslib.model import ROOT, SYMLINKS_MAX, Attr, FileType, InodeId
+from dfslib.errors import NameTooLong, NotADirectory, NotFound, TooManySymlinks
+from dfslib.model import NAME_MAX, ROOT, SYMLINKS_MAX, Attr, FileType, InodeId
 from dfslib.namenode.metadata.engine import ReadTxn
 from dfslib.namenode.namespace import records
 
@@ -33,9 +33,11 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
     """Walk `path` from the root. '..' never leaves it.
 
     Symbolic links on the way are followed; a last one if `follow`, or if a trailing slash asks for what
-    it leads to. Raises NotFound or NotADirectory for what is on the way, TooManySymlinks.
+    it leads to. Raises NotFound or NotADirectory for what is on the way, TooManySymlinks, NameTooLong.
     """
-    follow = follow or path.must_be_dir
+    must_be_dir = path.must_be_dir
+    follow = follow or must_be_dir
+    dir_or_nothing = False  # the last link's target ends in a slash: what is not there cannot be made through it
     pending = list(reversed(path.names))
     directory = records.get_directory(txn, ROOT)
     here = Location(ROOT, b"", directory)
@@ -46,9 +48,11 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
             directory = records.get_directory(txn, directory.parent)
             here = Location(directory.parent, b"", directory)
             continue
+        if len(name) > NAME_MAX:
+            raise NameTooLong  # only a link's target can hold one
         dentry = records.get_dentry(txn, directory.ino, name)
         if dentry is None:
-            if pending:
+            if pending or dir_or_nothing:
                 raise NotFound
             return Location(directory.ino, name, None)
         child = records.get_attr(txn, dentry.ino)
@@ -59,12 +63,14 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
             if child.target.startswith(b"/"):
                 directory = records.get_directory(txn, ROOT)
             here = Location(directory.parent, b"", directory)
+            if not pending and child.target.endswith((b"/", b"/.")):
+                must_be_dir = dir_or_nothing = True
             pending += [part for part in reversed(child.target.split(b"/")) if part not in (b"", b".")]
             continue
         here = Location(directory.ino, name, child)
         if child.is_dir:
             directory = child
-        elif pending or path.must_be_dir:
+        elif pending or must_be_dir:
             raise NotADirectory
     return here
 
@@ -81,10 +87,12 @@ def nearest(txn: ReadTxn, names: Sequence[bytes]) -> Attr:
     """The inode at the end of the path, or the last one on the way there that exists."""
     here = records.get_directory(txn, ROOT)
     for depth, name in enumerate(names, 1):
+        if not here.is_dir:
+            return here
         if name == b"..":
             here = records.get_directory(txn, here.parent)
             continue
-        dentry = records.get_dentry(txn, here.ino, name) if here.is_dir else None
+        dentry = records.get_dentry(txn, here.ino, name)
         found = records.find_attr(txn, dentry.ino) if dentry else None
         if found and found.type is FileType.SYMLINK:
             try:

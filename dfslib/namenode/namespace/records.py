@@ -167,7 +167,9 @@ def put_block(txn: Txn, block: BlockId, record: BlockRecord) -> None:
 
 
 def delete_block(txn: Txn, block: BlockId) -> None:
+    """Forget a block that nothing uses, and the note that it is garbage."""
     txn.delete(keys.block(block))
+    txn.delete(keys.garbage(block))
 
 
 def scan_blocks(txn: ReadTxn, after: int = -1, last: int = keys.MAX_ID) -> Iterator[tuple[BlockId, BlockRecord]]:

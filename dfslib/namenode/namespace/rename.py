@@ -32,12 +32,12 @@ def rename(txn: Txn, source: Name, target: Name, now_ns: int, *, noreplace: bool
     if moved is None:
         raise NotFound
     records.get_directory(txn, target.parent)
+    replaced = _at(txn, target)
+    if replaced is not None and noreplace:
+        raise Exists
     if moved.is_dir and is_within(txn, target.parent, moved.ino):
         raise InvalidArgument("a directory cannot be moved below itself")
-    replaced = _at(txn, target)
     if replaced is not None:
-        if noreplace:
-            raise Exists
         if replaced.ino == moved.ino:
             return moved
         _make_room(txn, target, moved, replaced, now_ns)

@@ -6,6 +6,8 @@ afterwards in batches. So a recursive delete is atomic for everyone who looks, a
 
 from __future__ import annotations
 
+from itertools import islice
+
 from msgspec.structs import replace
 
 from dfslib.errors import InvalidArgument, IsADirectory, NotADirectory, NotEmpty, NotFound
@@ -52,22 +54,27 @@ def detach(txn: Txn, parent: InodeId, name: bytes, now_ns: int) -> None:
 
 
 def reap(txn: Txn, limit: int, now_ns: int) -> int:
-    """Free up to `limit` entries of the trees that were cut off; how many it did, 0 when none are left."""
+    """Free up to `limit` names of the trees that were cut off; how many it did, 0 when none are left."""
     done = 0
-    for ino, _ in records.scan_state(txn, keys.DETACHED):
-        directory = InodeId(ino)
-        for name, dentry in records.scan_dentries(txn, directory):
-            if done >= limit:
-                return done
-            records.delete_dentry(txn, directory, name)
+    for number, _ in records.scan_state(txn, keys.DETACHED):
+        if done >= limit:
+            break
+        directory = records.get_attr(txn, InodeId(number))
+        moved = 0
+        for name, dentry in islice(records.scan_dentries(txn, directory.ino), limit - done):
+            records.delete_dentry(txn, directory.ino, name)
             if dentry.type is FileType.DIRECTORY:
                 records.put_state(txn, keys.detached(dentry.ino))
+                moved += 1
             else:
                 drop_link(txn, records.get_attr(txn, dentry.ino), now_ns)
             done += 1
-        _delete_directory(txn, records.get_attr(txn, directory))
-        txn.delete(keys.detached(directory))
-        done += 1
+        if done < limit:
+            _delete_directory(txn, directory)
+            txn.delete(keys.detached(directory.ino))
+            done += 1
+        elif moved:
+            records.put_attr(txn, replace(directory, nlink=directory.nlink - moved))
     return done
 
 
