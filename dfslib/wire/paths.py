@@ -29,17 +29,26 @@ def decode_component(text: str) -> bytes:
     for part in text.split("%")[1:]:
         if len(part) < 2 or not set(part[:2]) <= set("0123456789abcdefABCDEF"):
             raise InvalidArgument("malformed percent-encoding", text)
-    return unquote_to_bytes(text)
+    return _unquote(text)
+
+
+def _unquote(text: str) -> bytes:
+    """Percent-decoded bytes; those that came raw, as surrogates in a server's text, stand for themselves."""
+    try:
+        return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise InvalidArgument("not the text of a URL") from None
 
 
 def split_path(encoded: str) -> tuple[list[bytes], bool]:
-    """The names of a percent-encoded path, and whether it ends in a slash (and so must be a directory).
+    """The names of a percent-encoded path, and whether it ends in a slash, '.' or '..' (and so must be a directory).
 
     '.' and empty components are dropped; '..' is kept, for whoever resolves the path. Raises
     InvalidArgument for NUL or an encoded slash in a name, NameTooLong past NAME_MAX or PATH_MAX.
     """
     names: list[bytes] = []
     total = 0
+    name = b""
     for part in encoded.split("/"):
         name = decode_component(part)
         total += len(name) + 1
@@ -49,7 +58,7 @@ def split_path(encoded: str) -> tuple[list[bytes], bool]:
             continue
         check_name(name)
         names.append(name)
-    return names, encoded.endswith(("/", "/.", "/.."))
+    return names, name in (b"", b".", b"..")
 
 
 def check_name(name: bytes) -> None:
@@ -62,7 +71,7 @@ def check_name(name: bytes) -> None:
 
 def display(encoded: str) -> str:
     """A percent-encoded path as a person reads it, for messages."""
-    return unquote_to_bytes(encoded).decode("utf-8", "surrogateescape")
+    return _unquote(encoded).decode("utf-8", "surrogateescape")
 
 
 def parse_query(raw: str) -> dict[str, bytes]:
