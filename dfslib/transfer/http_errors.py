@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 
@@ -12,6 +13,9 @@ from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
 
 log = logging.getLogger("dfs.http")
+
+_CLIENT_GONE: Final = 499
+"""Never seen by anyone; what is counted for a request whose client did not wait for the end."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,8 +41,11 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         if error.status < 400:
             raise
         return _of_http(request, error)
-    except ConnectionError:
-        raise  # the client has gone, or was cut off on purpose: there is nobody to answer
+    except ConnectionError as error:  # the client has gone, or was cut off on purpose: nobody to answer
+        log.debug(event("connection ended", method=request.method, path=request.path, error=error))
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=_CLIENT_GONE)
     except Exception as error:
         log.exception(event("request failed unexpectedly", method=request.method, path=request.path))
         return error_response(InputOutput(f"unforeseen {type(error).__name__}; the server's log tells more"))
