@@ -35,8 +35,6 @@ _STATE = struct.Struct(">2sQ")
 MAX_ID: Final = (1 << 64) - 1
 OWNER_END: Final = _ID.size
 """Length of the part of an `e`, `x` or `r` key that `owner` reads."""
-OWNER_END: Final = _ID.size
-"""Length of the part of an `e`, `x` or `r` key that `owner` reads."""
 
 CLUSTER: Final = b"skcluster"
 TOTALS: Final = b"sktotals"
@@ -45,10 +43,7 @@ LAST_INODE: Final = b"skinode"
 INODES: Final = b"i"
 DENTRIES: Final = b"d"
 CHUNKS: Final = b"e"
-CHUNKS: Final = b"e"
 BLOCKS: Final = b"b"
-REFERENCES: Final = b"r"
-XATTRS: Final = b"x"
 REFERENCES: Final = b"r"
 XATTRS: Final = b"x"
 NODES: Final = b"n"
