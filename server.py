@@ -22,7 +22,7 @@ def load_class(name: str) -> type:
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"DFS_NODE_CLASS={name!r} cannot be loaded: {error}") from error
     for method in ("from_env", "app"):
         if not callable(getattr(found, method, None)):

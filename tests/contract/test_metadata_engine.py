@@ -352,7 +352,7 @@ def test_one_folder_has_one_engine(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_opened_is_let_go_of(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").mkdir()
-    with pytest.raises(Exception, match="data.mdb|Is a directory"):
+    with pytest.raises(Exception, match=r"data\.mdb|Is a directory"):
         LmdbEngine(tmp_path)
     (tmp_path / "data.mdb").rmdir()
     LmdbEngine(tmp_path).close()

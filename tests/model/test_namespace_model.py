@@ -59,7 +59,7 @@ def existing(*kinds: FileType) -> st.SearchStrategy[Path]:
     """Paths that exist and are of these kinds; any path below an existing directory where there is none."""
 
     def of(machine: NamespaceModel) -> st.SearchStrategy[Path]:
-        found = [path for path, kind in machine.known.items() if path and (not kinds or kind in kinds)]
+        found = [path for path, node in machine.known.items() if path and (not kinds or node.type in kinds)]
         return st.sampled_from(found).map(Path) if found else NEW
 
     return st.runner().flatmap(of)
@@ -67,7 +67,7 @@ def existing(*kinds: FileType) -> st.SearchStrategy[Path]:
 
 def _new(machine: NamespaceModel) -> st.SearchStrategy[Path]:
     """A name in an existing directory; the name is mostly free."""
-    directories = [path for path, kind in machine.known.items() if kind is FileType.DIRECTORY]
+    directories = [path for path, node in machine.known.items() if node.is_dir]
     return st.builds(lambda path, name: Path((*path, name)), st.sampled_from(directories), st.sampled_from(NAMES))
 
 
@@ -80,6 +80,11 @@ def _through_links(machine: NamespaceModel) -> st.SearchStrategy[Path]:
     )
 
 
+def _empty_directories(machine: NamespaceModel) -> st.SearchStrategy[Path]:
+    found = [Path(path) for path, node in machine.known.items() if path and node.is_dir and not node.entries]
+    return st.sampled_from(found) if found else NEW
+
+
 NEW = st.runner().flatmap(_new)
 WILD = st.one_of(
     st.lists(st.sampled_from([*NAMES, b".."]), max_size=4).map(lambda names: Path(tuple(names))),
@@ -90,6 +95,7 @@ DIRECTORIES = st.one_of(existing(FileType.DIRECTORY), existing(FileType.DIRECTOR
 ENTRIES = st.one_of(existing(), existing(), existing(), NEW, WILD)
 FREE = st.one_of(NEW, NEW, WILD)
 """Mostly where nothing is."""
+EMPTY = st.runner().flatmap(_empty_directories)
 ANYWHERE = st.one_of(existing(), NEW, WILD)
 PATHS = st.builds(
     lambda path, must_be_dir: Path(path.names, must_be_dir), ENTRIES, st.sampled_from([False, False, False, True])
@@ -108,7 +114,7 @@ class NamespaceModel(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.now = 1_000_000
         self.blocks = 0
-        self.known: dict[tuple[bytes, ...], FileType] = {}
+        self.known: dict[tuple[bytes, ...], Node] = {}
         """What there is: for the strategies."""
 
     def teardown(self) -> None:
@@ -121,7 +127,7 @@ class NamespaceModel(RuleBasedStateMachine):
         """An empty root, or one with something of everything, so that short runs get far."""
         self.reference = ReferenceFs(self.now)
         self.transact(lambda txn: make_root(txn, self.now))
-        self.known[()] = FileType.DIRECTORY
+        self.known[()] = self.reference.root
         if furnished:
             self.mkdir_parents(Path((b"a", b"b", b"a")))
             self.mkdir_parents(Path((b"b", b"c")))
@@ -208,7 +214,7 @@ class NamespaceModel(RuleBasedStateMachine):
             lambda txn: unlink(txn, *self.entry(txn, path), self.now),
         )
 
-    @rule(path=DIRECTORIES)
+    @rule(path=st.one_of(DIRECTORIES, EMPTY))
     def rmdir(self, path: Path) -> None:
         self.both(
             lambda: self.reference.rmdir(path, self.now),
@@ -246,7 +252,11 @@ class NamespaceModel(RuleBasedStateMachine):
 
     # Moving
 
-    @rule(source=ENTRIES, to=ANYWHERE, noreplace=st.sampled_from([False, False, True]))
+    @rule(
+        source=st.one_of(ENTRIES, existing(FileType.DIRECTORY)),
+        to=st.one_of(ANYWHERE, EMPTY, existing(FileType.FILE)),
+        noreplace=st.sampled_from([False, False, True]),
+    )
     def rename(self, source: Path, to: Path, noreplace: bool) -> None:
         def fn(txn: Txn) -> None:
             old, new = self.entry(txn, source), self.entry(txn, to)
@@ -427,7 +437,7 @@ class NamespaceModel(RuleBasedStateMachine):
 
     def compare(self, txn: ReadTxn, node: Node, attr: Attr, path: tuple[bytes, ...], seen: dict[int, Node]) -> None:
         assert seen.setdefault(attr.ino, node) is node, path
-        self.known[path] = node.type
+        self.known[path] = node
         self.same_node(node, attr)
         self.same_links(txn, node, attr)
         assert list_xattrs(txn, attr.ino) == dict(sorted(node.xattrs.items()))
