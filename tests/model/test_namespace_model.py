@@ -36,7 +36,8 @@ _MEMORY = FolderPath("/dev/shm")
 
 NAMES = [b"a", b"b", b"c", b"\xff\n", b"n" * 255]
 TARGETS = [
-    b"a", b"b/", b"..", b".", b"/", b"/a/b", b"../a", b"b/../c", b"a/.", b"./c//a", b"n" * 256, b"", b"x" * 4096,
+    b"a", b"b/", b"..", b".", b"/", b"/a/b", b"../a", b"b/../c", b"a/.", b"c/", b"../c/", b"./c//a",
+    b"n" * 256, b"", b"x" * 4096,
 ]  # fmt: skip
 EDGES = [0, BLOCK_SIZE, 2 * BLOCK_SIZE]
 MODES = st.sampled_from([0o755, 0o2775, 0o600])
@@ -136,6 +137,8 @@ class NamespaceModel(RuleBasedStateMachine):
             self.write(Path((b"c",)), BLOCK_SIZE - 10, [Piece(0, 30, True), Piece(35, 5, False)])
             self.link(Path((b"c",)), Path((b"b", b"c", b"b")))
             self.symlink(Path((b"b", b"a")), b"../a")
+            self.symlink(Path((b"a", b"\xff\n")), b"../c/")
+            self.mkdir(Path((b"a", b"b", b"b")), 0o2775, 2)
 
     def transact(self, fn: Callable[[Txn], T]) -> T:
         return self.runner.run(self.engine.transact(fn))
