@@ -86,6 +86,11 @@ def _empty_directories(machine: NamespaceModel) -> st.SearchStrategy[Path]:
     return st.sampled_from(found) if found else NEW
 
 
+def _with_xattrs(machine: NamespaceModel) -> st.SearchStrategy[tuple[Path, bytes]]:
+    found = [(Path(path), name) for path, node in machine.known.items() for name in sorted(node.xattrs)]
+    return st.sampled_from(found or [(Path(()), b"user.x")])
+
+
 NEW = st.runner().flatmap(_new)
 WILD = st.one_of(
     st.lists(st.sampled_from([*NAMES, b".."]), max_size=4).map(lambda names: Path(tuple(names))),
@@ -139,6 +144,7 @@ class NamespaceModel(RuleBasedStateMachine):
             self.symlink(Path((b"b", b"a")), b"../a")
             self.symlink(Path((b"a", b"\xff\n")), b"../c/")
             self.mkdir(Path((b"a", b"b", b"b")), 0o2775, 2)
+            self.set_xattr(Path((b"c",)), b"user.x", b"1", False, False)
 
     def transact(self, fn: Callable[[Txn], T]) -> T:
         return self.runner.run(self.engine.transact(fn))
@@ -327,6 +333,10 @@ class NamespaceModel(RuleBasedStateMachine):
             lambda: self.reference.remove_xattr(path, name, self.now),
             lambda txn: remove_xattr(txn, lookup.find(txn, lookup.Path(*path)).ino, name, self.now) and None,
         )
+
+    @rule(place=st.runner().flatmap(_with_xattrs))
+    def remove_an_xattr(self, place: tuple[Path, bytes]) -> None:
+        self.remove_xattr(*place)
 
     # Content
 
