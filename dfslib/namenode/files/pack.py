@@ -1,7 +1,8 @@
 """Small bodies of several clients, packed into one block: one fan-out and one fsync a datanode for all.
 
-Nothing waits for company: a body that comes alone is written at once. Those that come while writes are
-under way go together into the next one, so that packs grow with the load.
+Nothing waits for company: a body that comes alone is written at once. Those that come while that is under
+way go together into the next pack, so that packs grow with the load. Two packs under way at once would be
+smaller ones: 16 clients then got 1,380 files/s in the place of 1,610.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ SMALL_BYTES: Final = 128 << 10
 """Largest body that is packed; above that a block of its own costs little."""
 _PACK_BYTES: Final = 4 << 20
 """Largest pack: below 50 ms on a slow disk."""
-_WRITES: Final = 2
-"""Packs under way at once: while one is fsynced the next one is sent."""
 _ORIGIN_OVERHEAD: Final = 32
 """Bytes of an origin beside its path, msgpack's framing included."""
 
@@ -43,7 +42,7 @@ class Packer:
         self._writer = writer
         self._tasks = tasks
         self._waiting: dict[int, deque[_Waiting]] = {}
-        self._running: dict[int, int] = {}
+        self._running: set[int] = set()
 
     async def store(self, data: bytes, origin: Origin, copies: int) -> Packed:
         """Write a small body. The block is held in flight once for this caller, who releases it.
@@ -52,8 +51,8 @@ class Packer:
         """
         packed: asyncio.Future[Packed] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(copies, deque()).append(_Waiting(data, origin, packed))
-        if self._running.get(copies, 0) < _WRITES:
-            self._running[copies] = self._running.get(copies, 0) + 1
+        if copies not in self._running:
+            self._running.add(copies)
             self._tasks.spawn(self._run(copies), "pack")
         try:
             return await packed
@@ -68,7 +67,7 @@ class Packer:
             while self._waiting[copies]:
                 await self._write(self._take(copies), copies)
         finally:
-            self._running[copies] -= 1
+            self._running.discard(copies)
 
     def _take(self, copies: int) -> list[_Waiting]:
         queue = self._waiting[copies]
