@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-import aiohttp
 from aiohttp import web
 
 from dfslib.config import load_for
@@ -21,18 +20,18 @@ from dfslib.datanode.layouts import Layouts
 from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.registration import Addresses, Registration
+from dfslib.datanode.replication import Replication
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.volume import Volume
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
+from dfslib.transfer.peer_session import open_peer_session
 
 log = logging.getLogger("dfs.datanode")
 
 _DISK_THREADS: Final = 16
 """Enough requests in the disk's queue to keep an SSD busy; more would only take turns."""
-_PEER_READ_BUFFER: Final = 1 << 20
-"""As the server's for bodies (runtime.serving): small buffers stop and start a fast stream."""
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
 
 
@@ -130,19 +129,16 @@ class DataNode:
             metrics.watch(store)
             commits = CommitQueue(store)
             stack.push_async_callback(commits.close)
-            peers = await stack.enter_async_context(
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=0),  # a limit would be a hidden queue
-                    read_bufsize=_PEER_READ_BUFFER,
-                    auto_decompress=False,
-                )
-            )
+            peers = await stack.enter_async_context(open_peer_session())
+            replication = Replication(store, pool, peers)
+            await stack.enter_async_context(replication.running())
             namenode = NamenodeClient(peers, settings.namenode_url)
             self._registration = Registration(
                 namenode,
                 volume,
                 store,
                 pool,
+                replication,
                 settings.addresses,
                 on_registered=lambda: metrics.registered.set(1),
             )

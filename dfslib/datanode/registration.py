@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from dfslib.datanode.namenode_client import NamenodeClient
+from dfslib.datanode.replication import Outcomes, Replication
 from dfslib.datanode.store.block_store import BlockStore, Listing
 from dfslib.datanode.store.volume import Volume
 from dfslib.errors import DfsError, ForeignVolume, UnknownNode
@@ -59,6 +60,7 @@ class Registration:
         volume: Volume,
         store: BlockStore,
         pool: Executor,
+        replication: Replication,
         addresses: Addresses,
         *,
         on_registered: Callable[[], None] = lambda: None,
@@ -67,6 +69,7 @@ class Registration:
         self._volume = volume
         self._store = store
         self._pool = pool
+        self._replication = replication
         self._addresses = addresses
         self._on_registered = on_registered
         self._backoff_s = 0.0
@@ -147,14 +150,17 @@ class Registration:
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat())
+        outcomes = self._replication.outcomes()
+        answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat(outcomes))
+        self._replication.told(outcomes)
+        self._replication.order(answer.copy)
         await self._delete(answer.delete)
         if self._report_wanted:
             await self._report()
-        if not answer.delete and not self._to_delete:
+        if not answer.delete and not answer.copy and not self._to_delete:
             await asyncio.sleep(max(0.0, _BEAT_MIN_S - (loop.time() - began)))
 
-    def _heartbeat(self, *, leaving: bool = False) -> HeartbeatRequest:
+    def _heartbeat(self, outcomes: Outcomes | None = None, *, leaving: bool = False) -> HeartbeatRequest:
         usage = self._store.usage()
         return HeartbeatRequest(
             node_id=self._volume.node_id,
@@ -163,6 +169,8 @@ class Registration:
             free=usage.free,
             blocks=usage.blocks,
             leaving=leaving,
+            copied=sorted(outcomes.copied) if outcomes else [],
+            failed=sorted(outcomes.failed) if outcomes else [],
         )
 
     async def _delete(self, blocks: list[int]) -> None:

@@ -66,7 +66,7 @@ class BlockStore:
         self.clock = clock
         self.tmp: Final = root / "tmp"
         self._root: Final = root
-        self._blocks: Final = root / "blocks"
+        self._directories: Final = [root / "blocks" / f"{number:02x}" for number in range(_DIRECTORIES)]
         self._quarantine: Final = root / "quarantine"
         self._reserved: Final = reserved_bytes
         self._on_bad = on_bad
@@ -82,9 +82,9 @@ class BlockStore:
         self._count = 0
         for entry in self.tmp.iterdir():
             entry.unlink()  # not renamed, so nobody was told that it is stored
-        for number in range(_DIRECTORIES):
-            (self._blocks / f"{number:02x}").mkdir(exist_ok=True)
-        sync_directory(self._blocks)
+        for directory in self._directories:
+            directory.mkdir(exist_ok=True)
+        sync_directory(root / "blocks")
         for _, entry_size in self._scan(with_sizes=True):
             self._count += 1
             self._used += entry_size
@@ -92,7 +92,11 @@ class BlockStore:
     # Finding and sharing
 
     def path(self, block: BlockId) -> Path:
-        return self._blocks / f"{block >> _DIRECTORY_SHIFT & _DIRECTORIES - 1:02x}" / format_block(block)
+        return self.directory(block) / format_block(block)
+
+    def directory(self, block: BlockId) -> Path:
+        """Where the block's name stands: what is to be synced once it does."""
+        return self._directories[_directory_number(block)]
 
     def acquire(self, block: BlockId) -> OpenBlock:
         """The block, open and pinned until `release`. Raises NotFound, or BadBlock after quarantining it."""
@@ -237,7 +241,7 @@ class BlockStore:
             self._account(-found.st_size, -1)
             # Else a power cut brings the bad block back, after its repair was thought unneeded.
             sync_directory(self._quarantine)
-            sync_directory(path.parent)
+            sync_directory(self.directory(block))
         log.error(event("bad block quarantined", block=format_block(block), reason=error, kept=kept))
         self._on_bad(block)
 
@@ -251,7 +255,7 @@ class BlockStore:
 
     def publish(self, block: BlockId, temporary: Path, size: int) -> bool:
         """Give a whole and synced file its block's name; False where the name is taken. Not durable before
-        the directory (`path(block).parent`) is synced. `size` is the file's."""
+        its `directory` is synced. `size` is the file's."""
         with self._names:
             path = self.path(block)
             if path.exists():
@@ -307,8 +311,8 @@ class BlockStore:
                 self._forget(block)
 
     def _scan(self, *, with_sizes: bool) -> Iterator[tuple[BlockId, int]]:
-        for number in range(_DIRECTORIES):
-            with os.scandir(self._blocks / f"{number:02x}") as entries:
+        for number, directory in enumerate(self._directories):
+            with os.scandir(directory) as entries:
                 for entry in entries:
                     try:
                         block = parse_block(entry.name)
@@ -318,10 +322,14 @@ class BlockStore:
                         continue
                     except FileNotFoundError:
                         continue  # deleted while we look
-                    if self.path(block).parent.name != f"{number:02x}":
+                    if _directory_number(block) != number:
                         log.warning(event("block in a wrong directory", path=entry.path, action="ignored"))
                         continue
                     yield block, size
+
+
+def _directory_number(block: BlockId) -> int:
+    return block >> _DIRECTORY_SHIFT & _DIRECTORIES - 1
 
 
 class Listing:

@@ -99,7 +99,7 @@ class BlockWriter:
             self.seal()
             self.sync()
             stored = self.publish()
-            sync_directory(self._store.path(self._new.block).parent)
+            sync_directory(self._store.directory(self._new.block))
         return stored
 
     # The steps of `finish`, for those who take them for many blocks at once
@@ -221,7 +221,7 @@ def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> l
     each(BlockWriter.publish)
     directories: dict[Path, list[int]] = {}
     for index in writers:
-        directories.setdefault(store.path(batch[index][0].block).parent, []).append(index)
+        directories.setdefault(store.directory(batch[index][0].block), []).append(index)
     for directory, members in directories.items():
         try:
             with _disk_errors():

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from dfslib.datanode.layouts import Piece
@@ -18,13 +14,12 @@ from dfslib.datanode.store.block_writer import NewBlock
 from dfslib.datanode.web.answers import Content, answer
 from dfslib.datanode.web.receiving import receive_block
 from dfslib.errors import InvalidArgument, NotFound
-from dfslib.model import BlockId, Origin, format_block, parse_block
+from dfslib.model import BlockId, format_block, parse_block
 from dfslib.transfer.block_source import BlockDescription, describe_block
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import BlockBody
+from dfslib.wire.origins import encode_origins, parse_origins
 from dfslib.wire.paths import parse_query
-
-_origins: Final = msgspec.msgpack.Decoder(list[Origin])
 
 
 async def put_block(request: web.Request) -> web.Response:
@@ -32,7 +27,7 @@ async def put_block(request: web.Request) -> web.Response:
     headers = request.headers
     new = NewBlock(
         _block_of(request),
-        _parse_origins(headers.get(routes.HEADER_ORIGIN)),
+        parse_origins(headers.get(routes.HEADER_ORIGIN)),
         _parse_crc32c(headers.get(routes.HEADER_CRC32C)),
     )
     stored = await receive_block(request, request.app[SERVICES], new)
@@ -52,7 +47,10 @@ async def get_block(request: web.Request) -> web.StreamResponse:
         size=found.size,
         etag=f'"{found.crc32c:08x}"',
         pieces=lambda start, end: [Piece(block, start, end)],
-        headers={routes.HEADER_CRC32C: f"{found.crc32c:08x}"},
+        headers={
+            routes.HEADER_CRC32C: f"{found.crc32c:08x}",
+            routes.HEADER_ORIGIN: encode_origins(found.origins),
+        },
         from_peers=not local,
     )
     return await answer(request, request.app[SERVICES], content)
@@ -71,7 +69,7 @@ async def _describe(services: Services, block: BlockId, local: bool) -> BlockDes
     opened = services.store.acquire_if_open(block)
     if opened is not None:
         services.store.release(opened)
-        return BlockDescription(opened.size, opened.footer.crc32c)
+        return BlockDescription(opened.size, opened.footer.crc32c, opened.footer.origins)
     try:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(services.pool, _describe_stored, services.store, block)
@@ -86,7 +84,7 @@ async def _describe(services: Services, block: BlockId, local: bool) -> BlockDes
 
 def _describe_stored(store: BlockStore, block: BlockId) -> BlockDescription:
     with store.opened(block) as opened:
-        return BlockDescription(opened.size, opened.footer.crc32c)
+        return BlockDescription(opened.size, opened.footer.crc32c, opened.footer.origins)
 
 
 def _block_of(request: web.Request) -> BlockId:
@@ -113,15 +111,3 @@ def _parse_crc32c(text: str | None) -> int | None:
         return int(text, 16)
     except ValueError:
         raise InvalidArgument(f"{routes.HEADER_CRC32C}: {text!r} is not 8 hexadecimal digits") from None
-
-
-def _parse_origins(text: str | None) -> list[Origin]:
-    if text is None:
-        return []
-    if len(text) > routes.MAX_ORIGIN_BYTES * 4 // 3 + 4:
-        raise InvalidArgument(f"{routes.HEADER_ORIGIN} has more than {routes.MAX_ORIGIN_BYTES} bytes")
-    try:
-        padded = text + "=" * (-len(text) % 4)  # both forms of base64url are in use
-        return _origins.decode(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
-        raise InvalidArgument(f"{routes.HEADER_ORIGIN} is not a list of origins: {error}") from None
