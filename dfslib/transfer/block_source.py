@@ -9,15 +9,16 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
 
-from dfslib.errors import InputOutput, NotFound
-from dfslib.model import BlockId, format_block
+from dfslib.errors import InputOutput, InvalidArgument, NotFound
+from dfslib.model import BlockId, Origin, format_block
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
+from dfslib.wire.origins import parse_origins
 
 log = logging.getLogger("dfs.transfer")
 
@@ -36,6 +37,7 @@ class BlockDescription:
 
     size: int
     crc32c: int
+    origins: list[Origin] = field(default_factory=list)
 
 
 async def describe_block(session: aiohttp.ClientSession, urls: Sequence[str], block: BlockId) -> BlockDescription:
@@ -48,8 +50,12 @@ async def describe_block(session: aiohttp.ClientSession, urls: Sequence[str], bl
             ) as response:
                 if response.status != 200 or response.content_length is None:
                     raise PeerFailed(f"HTTP status {response.status}")
-                return BlockDescription(response.content_length, int(response.headers[routes.HEADER_CRC32C], 16))
-        except (PeerFailed, aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError) as error:
+                return BlockDescription(
+                    response.content_length,
+                    int(response.headers[routes.HEADER_CRC32C], 16),
+                    parse_origins(response.headers.get(routes.HEADER_ORIGIN)),
+                )
+        except (PeerFailed, InvalidArgument, aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError) as error:
             failures.append(f"{url}: {str(error) or type(error).__name__}")
     raise InputOutput(f"block {format_block(block)} is on no datanode: {'; '.join(failures) or 'none holds it'}")
 

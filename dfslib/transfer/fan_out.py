@@ -8,14 +8,12 @@ the very size and checksum that were sent. Retries nothing.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 import aiohttp
-import msgspec
 from crc32c import crc32c
 
 from dfslib.errors import ChecksumMismatch, DfsError, Unavailable
@@ -23,6 +21,7 @@ from dfslib.model import BlockId, NodeId, Origin
 from dfslib.runtime.logs import event
 from dfslib.wire import routes
 from dfslib.wire.messages import BlockBody, decode, decode_error
+from dfslib.wire.origins import encode_origins
 
 log = logging.getLogger("dfs.fanout")
 
@@ -59,10 +58,6 @@ class FanOutResult(NamedTuple):
     stored: tuple[NodeId, ...]
     failures: dict[NodeId, DfsError]
     slow: tuple[NodeId, ...]
-
-
-def encode_origins(origins: Sequence[Origin]) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(origins)).decode()
 
 
 async def fan_out(

@@ -6,6 +6,8 @@ from typing import Final
 
 import aiohttp
 
+from dfslib.wire import routes
+
 PeerSession = aiohttp.ClientSession
 
 _CONNECT_TIMEOUT_S: Final = 5
@@ -23,4 +25,5 @@ def open_peer_session() -> PeerSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
         read_bufsize=_READ_BUFFER_BYTES,
         auto_decompress=False,
+        max_field_size=routes.MAX_HEADER_BYTES,
     )
