@@ -59,6 +59,8 @@ REFUSED = [
     ("POST", "/fs/bad/file?op=link&to=/bad/dir", b"", 409, "EEXIST"),
     ("POST", "/fs/bad/dir?op=link&to=/bad/x", b"", 403, "EPERM"),
     ("POST", "/fs/bad/x?op=symlink", b"", 400, "EINVAL"),
+    ("POST", "/fs/bad/x/?op=symlink&to=file", b"", 404, "ENOENT"),
+    ("POST", "/fs/bad/file?op=link&to=/bad/x/", b"", 404, "ENOENT"),
     ("POST", "/fs/bad/dir?op=copy&to=/bad/x", b"", 409, "EISDIR"),
     ("POST", "/fs/bad/file?op=copy&to=/bad/file", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/dir?op=append", b"x", 409, "EISDIR"),

@@ -240,14 +240,14 @@ class Operations:
         def commit(txn: Txn) -> Done:
             attr = find(txn, target.path, follow=False)
             with naming(to.text):
-                goal = resolve(txn, to.path, follow=False)
+                goal = _new_name(txn, to)
                 return Done(link(txn, attr.ino, goal.parent, goal.name, self._now_ns()), created=True)
 
         return await self._transact(target, commit)
 
     async def symlink(self, target: Target, points_to: bytes) -> Done:
         def commit(txn: Txn) -> Done:
-            location = resolve(txn, target.path, follow=False)
+            location = _new_name(txn, target)
             new = NewInode(type=FileType.SYMLINK, mode=0o777, target=points_to)
             return Done(create(txn, location.parent, location.name, new, self._now_ns()), created=True)
 
@@ -319,6 +319,14 @@ def _itself(txn: Txn, target: Target) -> Location:
         raise NotFound
     if target.path.must_be_dir and not location.attr.is_dir:
         raise NotADirectory
+    return location
+
+
+def _new_name(txn: Txn, target: Target) -> Location:
+    """Where a link is to be made. With a slash behind the name only a directory could be there."""
+    location = resolve(txn, target.path, follow=False)
+    if location.attr is None and target.path.must_be_dir:
+        raise NotFound
     return location
 
 
