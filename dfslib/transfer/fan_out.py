@@ -86,8 +86,10 @@ class FanOut:
         size: int | None,
         origins: Sequence[Origin],
         patience: Patience,
+        home: NodeId,
     ) -> None:
-        """`size` is the block's length where it is known beforehand."""
+        """`size` is the block's length where it is known beforehand. `home` is the target that readers are
+        sent to first."""
         self.block = block
         self.size = 0
         self._crc = 0
@@ -97,7 +99,10 @@ class FanOut:
         headers = {routes.HEADER_ORIGIN: encode_origins(origins)}
         if size is not None:
             headers["Content-Length"] = str(size)
-        self._tasks = {target.node: asyncio.create_task(self._run(session, target, headers)) for target in targets}
+        self._tasks: dict[NodeId, asyncio.Task[BlockBody]] = {}
+        for target in targets:
+            own = headers | {routes.HEADER_CACHED: "true"} if target.node == home else headers
+            self._tasks[target.node] = asyncio.create_task(self._run(session, target, own))
 
     async def _run(self, session: aiohttp.ClientSession, target: Target, headers: dict[str, str]) -> BlockBody:
         queue = self._queues[target.node]

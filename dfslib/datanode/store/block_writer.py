@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import itertools
 import os
@@ -20,30 +19,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from dfslib.datanode.store.appender import Appender, Bytes, start_writeback
 from dfslib.datanode.store.block_file import BadBlock, Checksums, Footer, encode_footer
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.volume import sync_directory
 from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NoSpace, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, Origin, format_block
 
-Bytes = bytes | bytearray | memoryview
-
-_WRITEBACK_BYTES: Final = 8 << 20
-"""The disk starts on every 8 MiB while the next arrive, so that the final fsync has little left to wait for."""
-_SYNC_FILE_RANGE_WRITE: Final = 2
-_IOV_MAX: Final = 512
-"""Pieces in one writev; the kernel takes 1,024."""
 _numbers = itertools.count()
 """Two writers of the same block have different temporary files."""
 
 
 @dataclass(frozen=True)
 class NewBlock:
-    """What a block is to become. `expected_crc32c`: refuse other data."""
+    """What a block is to become. `expected_crc32c`: refuse other data. `cached`: it is going to be read soon,
+    keep it in the page cache."""
 
     block: BlockId
     origins: list[Origin] = field(default_factory=list)
     expected_crc32c: int | None = None
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,13 @@ class BlockWriter:
         self._new = new
         self._sums = Checksums()
         self._turn = threading.Lock()
-        self._flushed = 0
         self.temporary: Final = store.tmp / f"{format_block(new.block)}.{next(_numbers)}"
-        self._file_bytes = 0
         self._footer: Footer | None = None
         self._fd = -1
         with _disk_errors():
             store.require_space(announced_bytes)
             self._fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._file = Appender(self._fd, 0 if new.cached else announced_bytes)
 
     def write(self, pieces: Sequence[Bytes]) -> None:
         """Append data. Does nothing after `abort`."""
@@ -88,10 +82,7 @@ class BlockWriter:
             self._store.require_space(size)
             for piece in pieces:
                 self._sums.update(piece)
-            self._append(pieces)
-            if self._file_bytes - self._flushed >= _WRITEBACK_BYTES:
-                start_writeback(self._fd, self._flushed, self._file_bytes - self._flushed)
-                self._flushed = self._file_bytes
+            self._file.append(pieces)
 
     def finish(self) -> Stored:
         """Make the block durable under its name."""
@@ -113,7 +104,8 @@ class BlockWriter:
                 f"and arrived with {self._sums.crc32c:08x}"
             )
         self._footer = self._sums.footer(self._new.block, self._new.origins, self._store.clock())
-        self._append([encode_footer(self._footer)])
+        self._file.finish()
+        self._file.append([encode_footer(self._footer)])
 
     def start_sync(self) -> None:
         start_writeback(self._fd, 0, 0)
@@ -125,7 +117,7 @@ class BlockWriter:
         """Give the file its name. Raises Exists where another block of that name has other content."""
         assert self._footer is not None
         created = True
-        while not self._store.publish(self._new.block, self.temporary, self._file_bytes):
+        while not self._store.publish(self._new.block, self.temporary, self._file.size):
             if self._is_stored():
                 self.temporary.unlink()
                 created = False
@@ -156,16 +148,6 @@ class BlockWriter:
         except BaseException:
             self._abort()
             raise
-
-    def _append(self, pieces: Sequence[Bytes]) -> None:
-        views = [memoryview(piece) for piece in pieces if len(piece)]
-        while views:
-            count = os.writev(self._fd, views[:_IOV_MAX])
-            self._file_bytes += count
-            while views and count >= len(views[0]):
-                count -= len(views.pop(0))
-            if count:
-                views[0] = views[0][count:]
 
     def _is_stored(self) -> bool:
         """Whether the block with our name has our content; False where it was bad and is gone now.
@@ -240,22 +222,3 @@ def _disk_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace("the datanode's disk is full") from error
         raise InputOutput(f"the datanode's disk failed: {error}") from error
-
-
-def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    try:
-        function = ctypes.CDLL(None).sync_file_range
-    except (AttributeError, OSError):  # not Linux
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function
-
-
-_sync_file_range: Final = _find_sync_file_range()
-
-
-def start_writeback(fd: int, offset: int, length: int) -> None:
-    """Tell the disk to begin (sync_file_range(2)); `length` 0 is up to the end. A hint, where it exists:
-    what fails here fails again in the fsync that counts."""
-    if _sync_file_range is not None:
-        _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)

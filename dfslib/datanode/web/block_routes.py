@@ -29,6 +29,7 @@ async def put_block(request: web.Request) -> web.Response:
         _block_of(request),
         parse_origins(headers.get(routes.HEADER_ORIGIN)),
         _parse_crc32c(headers.get(routes.HEADER_CRC32C)),
+        headers.get(routes.HEADER_CACHED) == "true",
     )
     stored = await receive_block(request, request.app[SERVICES], new)
     body = BlockBody(block=format_block(stored.block), size=stored.size, crc32c=f"{stored.crc32c:08x}")

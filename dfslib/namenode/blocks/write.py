@@ -83,11 +83,16 @@ class BlockWriter:
                     self.release(block, [target.node for target in targets], used=False)
         return ref
 
-    def stream(self, size: int | None, origins: Sequence[Origin], copies: int) -> OpenBlock:
-        """Begin a block that is sent while it arrives. Raises NotEnoughDatanodes or NoSpace."""
+    def stream(self, size: int | None, origins: Sequence[Origin], copies: int, home: NodeId | None = None) -> OpenBlock:
+        """Begin a block that is sent while it arrives. Raises NotEnoughDatanodes or NoSpace.
+
+        `home`: the first holder of the file's first block, to which its readers are sent; that one, if it
+        gets this block too, keeps it cached.
+        """
         block, targets = self._start(copies, 1)
+        targets.sort(key=lambda target: target.node != home)
         assert self._session is not None
-        fan = FanOut(self._session, targets, block, size, origins, self._patience(copies))
+        fan = FanOut(self._session, targets, block, size, origins, self._patience(copies), targets[0].node)
         return OpenBlock(self, fan, [target.node for target in targets], copies)
 
     def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None:

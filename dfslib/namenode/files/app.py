@@ -25,7 +25,7 @@ from dfslib.namenode.files.operations import (
     parse_target,
 )
 from dfslib.namenode.files.receive import Receiver
-from dfslib.namenode.files.redirect import choose_source
+from dfslib.namenode.files.redirect import Popularity, choose_source
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine
 from dfslib.namenode.namespace.attrs import AttrChange
@@ -70,6 +70,7 @@ class FileRoutes:
         self._monotonic = monotonic
         self._body_timeout_s = body_timeout_s
         self._random = Random()
+        self._popularity = Popularity()
         self._posts: dict[str, tuple[frozenset[str], Operation]] = {
             "mkdir": (frozenset({"parents", "mode"}), self._mkdir),
             "rename": (frozenset({"to", "noreplace"}), self._rename),
@@ -115,9 +116,13 @@ class FileRoutes:
         return self._redirect(request, target, attr, params)
 
     def _redirect(self, request: web.Request, target: Target, attr: Attr, params: Params) -> web.Response:
-        alive = self._registry.alive(self._monotonic())
+        now = self._monotonic()
+        alive = self._registry.alive(now)
+        popular = self._popularity.ask(attr.ino, now)
         with naming(target.text):
-            source = self._engine.read(lambda txn: choose_source(txn, attr, alive, request.remote or "", self._random))
+            source = self._engine.read(
+                lambda txn: choose_source(txn, attr, alive, request.remote or "", popular, self._random)
+            )
         name = target.path.names[-1] if target.path.names else b"file"
         location = source.public_url.rstrip("/") + routes.file(attr.ino, attr.version, name)
         if not params.flag("redirect", True):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from dfslib.errors import FileTooLarge
-from dfslib.model import BLOCK_SIZE, FILE_SIZE_MAX, BlockRef, Extent, Origin
+from dfslib.model import BLOCK_SIZE, FILE_SIZE_MAX, BlockRef, Extent, NodeId, Origin
 from dfslib.namenode.blocks.write import BlockWriter, OpenBlock
 from dfslib.namenode.files.pack import SMALL_BYTES, Packer
 
@@ -70,7 +70,7 @@ class Receiver:
     async def _stream(
         self, body: AsyncIterator[bytes], size: int | None, origin: Origin, copies: int
     ) -> AsyncIterator[Content]:
-        upload = _Upload(lambda size, origin: self._writer.stream(size, [origin], copies), size, origin)
+        upload = _Upload(lambda size, origin, home: self._writer.stream(size, [origin], copies, home), size, origin)
         used = False
         try:
             async for chunk in body:
@@ -84,7 +84,12 @@ class Receiver:
 class _Upload:
     """A long body, block after block; the last ones are fsynced while the next one arrives."""
 
-    def __init__(self, start: Callable[[int | None, Origin], OpenBlock], size: int | None, origin: Origin) -> None:
+    def __init__(
+        self,
+        start: Callable[[int | None, Origin, NodeId | None], OpenBlock],
+        size: int | None,
+        origin: Origin,
+    ) -> None:
         self._start = start
         self._announced = size
         self._origin = origin
@@ -129,7 +134,8 @@ class _Upload:
         if self._announced is not None:
             size = max(0, min(BLOCK_SIZE, self._announced - self._received))
         origin = Origin(self._origin.path, self._origin.ino, self._received, size or BLOCK_SIZE)
-        block = self._start(size, origin)
+        home = self._started[0].nodes[0] if self._started else None
+        block = self._start(size, origin, home)
         self._started.append(block)
         return block
 
