@@ -68,7 +68,7 @@ class Downloader:
             with self._lock:
                 left = list(self._parts)
             for part in left:
-                part.remove()
+                part.unlink()
             raise
         for directory in reversed(self._directories):
             try:
@@ -142,6 +142,7 @@ class Downloader:
             else:
                 self._replace(item)
         except OSError as error:
+            self._tally.check()  # what an interruption broke is no failure of its own
             self._options.on_error(error)
 
     def _replace(self, item: _File) -> None:

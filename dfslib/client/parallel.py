@@ -62,34 +62,41 @@ def run_all(tasks: Iterable[Task], jobs: int, tally: Tally) -> None:
     for task in tasks:
         todo.put(task)
         count += 1
-    workers = [
-        threading.Thread(target=_work, args=(todo, failures, tally), daemon=True) for _ in range(min(jobs, count))
-    ]
-    for _ in workers:
+    # Not Thread.join: one that KeyboardInterrupt ends takes a thread that still runs for stopped (Python 3.11).
+    ended = threading.Semaphore(0)
+    started = 0
+    for _ in range(min(jobs, count)):
         todo.put(None)
     try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        for _ in range(min(jobs, count)):
+            threading.Thread(target=_work, args=(todo, failures, tally, ended), daemon=True).start()
+            started += 1
+        while started:
+            ended.acquire()
+            started -= 1
     except BaseException:
         tally.stop()
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join(_JOIN_S)
+        for _ in range(started):
+            ended.acquire(timeout=_JOIN_S)
         raise
     if failures:
         raise failures[0]
 
 
-def _work(todo: queue.SimpleQueue[Task | None], failures: list[BaseException], tally: Tally) -> None:
-    while (task := todo.get()) is not None:
-        try:
+def _work(
+    todo: queue.SimpleQueue[Task | None],
+    failures: list[BaseException],
+    tally: Tally,
+    ended: threading.Semaphore,
+) -> None:
+    try:
+        while (task := todo.get()) is not None:
             tally.check()
             task()
-        except Stopped:
-            return
-        except BaseException as error:  # noqa: BLE001  run_all raises it in the caller's thread
-            failures.append(error)
-            tally.stop()
-            return
+    except Stopped:
+        pass
+    except BaseException as error:  # noqa: BLE001  run_all raises it in the caller's thread
+        failures.append(error)
+        tally.stop()
+    finally:
+        ended.release()

@@ -80,10 +80,14 @@ class PartFile:
 
     def remove(self) -> None:
         """Leave nothing behind."""
+        self.unlink()
+        self.close()
+
+    def unlink(self) -> None:
+        """Remove the part by its name alone: whoever still writes to it does no harm."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._part)
         self._forget_tag()
-        self.close()
 
     def close(self) -> None:
         """Let go of the part, and leave it as it is."""

@@ -146,6 +146,7 @@ class Uploader:
             if not found.st_size:
                 self._tally.add(0, item.local)
         except OSError as error:
+            self._tally.check()  # what an interruption broke is no failure of its own
             self._options.on_error(error)
 
 
