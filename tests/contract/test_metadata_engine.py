@@ -198,7 +198,11 @@ def test_prefix_end_is_behind_all_that_starts_so() -> None:
 # Several
 
 
-@pytest.mark.parametrize("error", [NotFound("gone"), StopIteration(), KeyError("k")], ids=repr)
+class Abort(BaseException):
+    """No Exception, as what test runners stop with is none."""
+
+
+@pytest.mark.parametrize("error", [NotFound("gone"), StopIteration(), KeyError("k"), Abort()], ids=repr)
 def test_what_raises_fails_alone_and_leaves_nothing(engine: MetadataEngine, error: Exception) -> None:
     def fail(txn: Txn) -> None:
         txn.put(b"half", b"")
@@ -266,6 +270,38 @@ def test_a_closed_engine_says_so(engine: MetadataEngine) -> None:
     engine.close()
     with pytest.raises(Unavailable):
         asyncio.run(engine.transact(putting(b"a")))
+    with pytest.raises(Unavailable):
+        engine.read(lambda txn: txn.get(b"a"))
+
+
+def test_a_read_that_runs_ends_well_though_the_engine_is_closed(engine: MetadataEngine) -> None:
+    """Nobody can stop a read in a thread, and a store must not go from under it."""
+    asyncio.run(engine.transact(putting(b"a", b"1")))
+    looked, refused = threading.Event(), threading.Event()
+
+    def look(txn: ReadTxn) -> list[object]:
+        scan = txn.scan(b"a", b"z")
+        looked.set()
+        refused.wait()
+        return [txn.get(b"a"), *scan]
+
+    async def until_refused() -> None:
+        while True:
+            try:
+                await engine.transact(lambda _: None)
+            except Unavailable:
+                return
+
+    async def run() -> list[object]:
+        reader = asyncio.create_task(asyncio.to_thread(engine.read, look))
+        await asyncio.to_thread(looked.wait)
+        closing = asyncio.get_running_loop().run_in_executor(None, engine.close)
+        await until_refused()
+        refused.set()
+        await closing
+        return await reader
+
+    assert asyncio.run(run()) == [b"1", (b"a", b"1")]
 
 
 # LMDB: groups, and what survives

@@ -41,7 +41,7 @@ class Txn(ReadTxn, Protocol):
 class MetadataEngine(Protocol):
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         """`fn`'s result on the last committed state. From any thread; a long one should not be the event
-        loop's."""
+        loop's. Raises what `fn` raises, Unavailable after `close`."""
         ...
 
     async def transact(self, fn: Callable[[Txn], T]) -> T:
@@ -53,7 +53,7 @@ class MetadataEngine(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was queued, then release the store."""
+        """Finish what was queued and the reads that run, then release the store."""
         ...
 
 

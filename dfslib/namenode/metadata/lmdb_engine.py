@@ -82,31 +82,43 @@ class LmdbEngine:
             os.close(self._lock)
             raise
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._state = threading.Condition()
+        """Guards the two below, and that nothing is queued behind the mark that ends the writer."""
         self._closed = False
-        self._closing = threading.Lock()
-        """Guards that nothing is queued behind the mark that ends the writer."""
+        self._readers = 0
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
         self._writer.start()
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
-        with self._env.begin() as txn:
-            return fn(_LmdbTxn(txn))
+        with self._state:
+            if self._closed:
+                raise Unavailable("the namenode is stopping")
+            self._readers += 1
+        try:
+            with self._env.begin() as txn:
+                return fn(_LmdbTxn(txn))
+        finally:
+            with self._state:
+                self._readers -= 1
+                self._state.notify_all()
 
     async def transact(self, fn: Callable[[Txn], T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        with self._closing:
+        with self._state:
             if self._closed:
                 raise Unavailable("the namenode is stopping")
             self._queue.put(_Request(fn, loop, future))
         return await future
 
     def close(self) -> None:
-        with self._closing:
+        with self._state:
             if self._closed:
                 return
             self._closed = True
             self._queue.put(None)
+            # LMDB runs without the interpreter's lock: closed under a reader, it would unmap what that one reads
+            self._state.wait_for(lambda: self._readers == 0)
         self._writer.join()
         self._env.close()
         os.close(self._lock)
@@ -143,7 +155,7 @@ class LmdbEngine:
                         failure.__cause__ = error
                         outcomes.append(_Outcome(request.future, None, failure))
                         continue
-                    except Exception as error:  # noqa: BLE001 - it is the caller's, and goes to the caller
+                    except BaseException as error:  # noqa: BLE001 - the caller's; here it would end the writer
                         outcomes.append(_Outcome(request.future, None, error))
                         continue
                     for key, value in buffer.writes.items():

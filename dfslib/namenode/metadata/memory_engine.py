@@ -53,6 +53,8 @@ class MemoryEngine:
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         with self._lock:
+            if self._closed:
+                raise Unavailable("the namenode is stopping")
             state = self._state
             self._readers += 1
         try:
