@@ -14,8 +14,8 @@ from aiohttp import web
 from dfslib.datanode.layouts import Piece
 from dfslib.datanode.services import Services
 from dfslib.datanode.web.sending import SMALL_BYTES, Replan, Sender
-from dfslib.errors import DfsError, RangeNotSatisfiable
-from dfslib.wire import messages, routes
+from dfslib.errors import RangeNotSatisfiable
+from dfslib.transfer.http_errors import error_response
 from dfslib.wire.ranges import parse_range
 
 
@@ -68,16 +68,6 @@ async def answer(request: web.Request, services: Services, content: Content) -> 
     response.content_length = end - start
     await sender.send(request, response, pieces, content.replan(start, end) if content.replan else None)
     return response
-
-
-def error_response(error: DfsError, headers: dict[str, str] | None = None, status: int = 0) -> web.Response:
-    """An error as JSON, with its code as a header too, because an answer to HEAD has no body."""
-    return web.Response(
-        status=status or error.http_status,
-        body=messages.encode_error(error),
-        content_type="application/json",
-        headers={routes.HEADER_ERROR: error.code, **(headers or {})},
-    )
 
 
 def http_date(time_ns: int) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from dfslib.datanode.commit_queue import SMALL_BYTES
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock, Stored
 from dfslib.errors import FileTooLarge, IncompleteBody
 from dfslib.model import BLOCK_SIZE
+from dfslib.transfer.body import next_piece
 
 _GATHER_BYTES: Final = 1 << 20
 """Written in one call of a thread: a switch costs 50 µs, 1 MiB of checksums and copying 300."""
@@ -40,7 +40,7 @@ async def _read_small(request: web.Request, services: Services, length: int) -> 
     pieces: list[bytes] = []
     size = 0
     while size < length:
-        piece = await _next_piece(request, services.body_timeout_s)
+        piece = await next_piece(request, services.body_timeout_s)
         if not piece:
             break
         pieces.append(piece)
@@ -57,7 +57,7 @@ async def _receive_large(request: web.Request, services: Services, new: NewBlock
     try:
         gathered: list[bytes] = []
         gathered_bytes = size = 0
-        while piece := await _next_piece(request, services.body_timeout_s):
+        while piece := await next_piece(request, services.body_timeout_s):
             gathered.append(piece)
             gathered_bytes += len(piece)
             if gathered_bytes >= _GATHER_BYTES:
@@ -95,17 +95,3 @@ def _forget_outcome(writing: asyncio.Future[None]) -> None:
 def _check_length(size: int, length: int) -> None:
     if size != length:
         raise IncompleteBody(f"the body has {size} bytes instead of {length}")
-
-
-async def _next_piece(request: web.Request, timeout_s: float) -> bytes:
-    """What has arrived, waiting for something if nothing has; b"" at the end of the body."""
-    content = request.content
-    try:
-        if content.is_eof():  # all is here: no need to set a timer
-            return content.read_nowait(-1)
-        async with asyncio.timeout(timeout_s):
-            return await content.readany()
-    except TimeoutError:
-        raise IncompleteBody(f"no byte of the body arrived for {timeout_s:g} s") from None
-    except (ClientPayloadError, HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
-        raise IncompleteBody(f"the body broke off: {error}") from error
