@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dfslib.errors import (
     Exists,
+    FileTooLarge,
     InvalidArgument,
     IsADirectory,
     NameTooLong,
@@ -23,7 +24,7 @@ from dfslib.errors import (
     NotPermitted,
     TooManySymlinks,
 )
-from dfslib.model import FileType
+from dfslib.model import FILE_SIZE_MAX, FileType
 
 SETGID = 0o2000
 REPLICATION = b"user.dfs.replication"
@@ -35,6 +36,7 @@ class Node:
     mode: int
     uid: int = 0
     gid: int = 0
+    atime_ns: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
     target: bytes = b""
@@ -43,8 +45,13 @@ class Node:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     entries: dict[bytes, Node] = field(default_factory=dict)
     parent: Node | None = None
+    changes: int = 0
+    """How often its content changed."""
     ino: int | None = None
     """Of the inode in the file system that is compared; noted there when it is first seen."""
+    seen_changes: int = -1
+    seen_version: int = -1
+    """`changes` and that inode's version when they were last compared."""
 
     @property
     def is_dir(self) -> bool:
@@ -58,6 +65,14 @@ class Node:
 
     def touch(self, now: int) -> None:
         self.mtime_ns = self.ctime_ns = now
+
+    def born(self, now: int) -> None:
+        self.atime_ns = now
+        self.touch(now)
+
+    def change(self, now: int) -> None:
+        self.changes += 1
+        self.touch(now)
 
 
 class Place(NamedTuple):
@@ -75,7 +90,7 @@ class ReferenceFs:
     def __init__(self, now: int) -> None:
         self.root = Node(FileType.DIRECTORY, 0o755)
         self.root.parent = self.root
-        self.root.touch(now)
+        self.root.born(now)
         self.cut_off: list[Node] = []
         """Trees that were removed as a whole, and may not be freed yet."""
 
@@ -161,7 +176,7 @@ class ReferenceFs:
             node.xattrs[REPLICATION] = directory.xattrs[REPLICATION]
         node.parent = directory if node.is_dir else None
         node.size = len(node.target)
-        node.touch(now)
+        node.born(now)
         directory.entries[place.name] = node
         directory.touch(now)
         return node
@@ -331,18 +346,24 @@ class ReferenceFs:
         return self._lay(node, node.size, pieces, now)
 
     def _lay(self, node: Node, start: int, pieces: list[tuple[int, bytes]], now: int) -> Node:
+        if start < 0:
+            raise InvalidArgument
+        if any(start + offset + len(data) > FILE_SIZE_MAX for offset, data in pieces):
+            raise FileTooLarge
         for offset, data in pieces:
             for index, byte in enumerate(data):
                 node.data[start + offset + index] = byte
             node.size = max(node.size, start + offset + len(data))
-        node.touch(now)
+        node.change(now)
         return node
 
     def truncate(self, path: Path, size: int, now: int) -> Node:
         node = self._file(path)
+        if not 0 <= size <= FILE_SIZE_MAX:
+            raise FileTooLarge if size > 0 else InvalidArgument
         node.data = {offset: byte for offset, byte in node.data.items() if offset < size}
         node.size = size
-        node.touch(now)
+        node.change(now)
         return node
 
     def copy(self, source: Path, target: Path, now: int) -> Node:
@@ -360,5 +381,5 @@ class ReferenceFs:
             if kept is None:
                 made.xattrs = {}
         made.data, made.size = dict(node.data), node.size
-        made.touch(now)
+        made.change(now)
         return made

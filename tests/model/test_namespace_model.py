@@ -16,7 +16,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from reference_fs import Node, Path, ReferenceFs
 
 from dfslib.errors import DfsError, Exists, NotFound
-from dfslib.model import BLOCK_SIZE, REPLICATION_ALL, ROOT, Attr, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
+from dfslib.model import (
+    BLOCK_SIZE,
+    FILE_SIZE_MAX,
+    REPLICATION_ALL,
+    ROOT,
+    Attr,
+    BlockId,
+    BlockRef,
+    Extent,
+    FileType,
+    InodeId,
+    NodeId,
+)
 from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace import content, extents, keys, lookup, records
@@ -107,6 +119,8 @@ PATHS = st.builds(
     lambda path, must_be_dir: Path(path.names, must_be_dir), ENTRIES, st.sampled_from([False, False, False, True])
 )
 OFFSETS = st.builds(lambda edge, by: max(0, edge + by), st.sampled_from(EDGES), st.integers(-24, 24))
+ANY_OFFSETS = st.one_of(OFFSETS, OFFSETS, OFFSETS, st.sampled_from([-1, FILE_SIZE_MAX - 9, FILE_SIZE_MAX + 1, 1 << 70]))
+"""With some where no byte can be."""
 PIECES = st.lists(
     st.builds(Piece, st.integers(0, 40), st.integers(1, 30), st.booleans()), min_size=0, max_size=3
 )  # fmt: skip
@@ -119,6 +133,7 @@ class NamespaceModel(RuleBasedStateMachine):
         self.engine = LmdbEngine(self.folder / "db")
         self.runner = asyncio.Runner()
         self.now = 1_000_000
+        self.reaped_at: set[int] = set()
         self.blocks = 0
         self.known: dict[tuple[bytes, ...], Node] = {}
         """What there is: for the strategies."""
@@ -145,6 +160,8 @@ class NamespaceModel(RuleBasedStateMachine):
             self.symlink(Path((b"a", b"\xff\n")), b"../c/")
             self.mkdir(Path((b"a", b"b", b"b")), 0o2775, 2)
             self.set_xattr(Path((b"c",)), b"user.x", b"1", False, False)
+            self.set_replication(Path((b"b", b"c")), b"3")
+            self.symlink(Path((b"n" * 255,)), b"/b/c/c")
 
     def transact(self, fn: Callable[[Txn], T]) -> T:
         return self.runner.run(self.engine.transact(fn))
@@ -165,9 +182,17 @@ class NamespaceModel(RuleBasedStateMachine):
             self.same_node(node, result)
         self.now += 1000
 
+    @rule(by=st.integers(1, 5))
+    def clock_goes_back(self, by: int) -> None:
+        self.now -= by * 1000
+
     # Making
 
-    @rule(path=FREE, kind=st.sampled_from([FileType.FILE, FileType.FILE, FileType.FIFO]), gid=st.integers(0, 2))
+    @rule(
+        path=st.one_of(FREE, existing(FileType.SYMLINK)),
+        kind=st.sampled_from([FileType.FILE, FileType.FILE, FileType.FIFO]),
+        gid=st.integers(0, 2),
+    )
     def create_file(self, path: Path, kind: FileType, gid: int) -> None:
         new = NewInode(type=kind, mode=0o644, uid=7, gid=gid)
         self.both(
@@ -196,7 +221,12 @@ class NamespaceModel(RuleBasedStateMachine):
         place = lookup.resolve(txn, lookup.Path(*path), follow=follow)
         if place.attr:
             raise Exists
-        return create(txn, place.parent, place.name, new, self.now)
+        foreseen = None
+        if lookup.resolve(txn, lookup.Path(*path), follow=False).attr is None:
+            foreseen = lookup.nearest(txn, path.names).replication
+        attr = create(txn, place.parent, place.name, new, self.now)
+        assert foreseen in (None, attr.replication)
+        return attr
 
     @rule(path=ANYWHERE)
     def mkdir_parents(self, path: Path) -> None:
@@ -242,6 +272,7 @@ class NamespaceModel(RuleBasedStateMachine):
         before, done = self.names_cut_off(), self.transact(lambda txn: reap(txn, limit, self.now))
         assert done <= limit
         assert (done == 0) == (before == 0)
+        self.reaped_at.add(self.now)
         self.now += 1000
 
     @rule(limit=st.integers(1, 4))
@@ -249,6 +280,7 @@ class NamespaceModel(RuleBasedStateMachine):
         while self.transact(lambda txn: reap(txn, limit, self.now)):
             self.nothing_is_broken()
         assert self.names_cut_off() == 0
+        self.reaped_at.add(self.now)
         self.now += 1000
 
     @rule()
@@ -295,6 +327,7 @@ class NamespaceModel(RuleBasedStateMachine):
                 "mode": MODES,
                 "uid": st.integers(0, 3),
                 "gid": st.integers(0, 3),
+                "atime_ns": st.sampled_from([-1, 0]),
                 "mtime_ns": st.sampled_from([-(1 << 63), 0, (1 << 63) - 1]),
             },
         ),
@@ -373,7 +406,7 @@ class NamespaceModel(RuleBasedStateMachine):
             self.with_blocks(path, refs, lambda txn, ino: content.replace_content(txn, ino, size, laid, self.now)),
         )
 
-    @rule(path=FILES, offset=OFFSETS, pieces=PIECES)
+    @rule(path=FILES, offset=ANY_OFFSETS, pieces=PIECES)
     def write(self, path: Path, offset: int, pieces: list[Piece]) -> None:
         refs, laid, data = self.blocks_for(pieces)
         self.both(
@@ -389,7 +422,7 @@ class NamespaceModel(RuleBasedStateMachine):
             self.with_blocks(path, refs, lambda txn, ino: content.append_content(txn, ino, laid, self.now)),
         )
 
-    @rule(path=FILES, size=OFFSETS)
+    @rule(path=FILES, size=ANY_OFFSETS)
     def truncate(self, path: Path, size: int) -> None:
         self.both(
             lambda: self.reference.truncate(path, size, self.now),
@@ -469,6 +502,12 @@ class NamespaceModel(RuleBasedStateMachine):
             attr.ino, attr.type, attr.mode, attr.uid, attr.gid,
         )  # fmt: skip
         assert (node.size, node.target, node.mtime_ns) == (attr.size, attr.target, attr.mtime_ns)
+        assert node.atime_ns == attr.atime_ns
+        if node.changes == node.seen_changes:
+            assert node.seen_version == attr.version
+        else:
+            assert node.seen_version < attr.version, "a tag is used again for other content"
+        node.seen_changes, node.seen_version = node.changes, attr.version
         replication = {b"all": REPLICATION_ALL}.get(node.xattrs.get(b"user.dfs.replication", b"0"))
         assert replication in (None, attr.replication)
 
@@ -477,7 +516,7 @@ class NamespaceModel(RuleBasedStateMachine):
         links, further = self.reference.nlink(node), self.reference.names_cut_off(node)
         if further and not node.is_dir:
             assert links <= attr.nlink <= links + further
-            assert attr.ctime_ns >= node.ctime_ns
+            assert attr.ctime_ns in {node.ctime_ns, *self.reaped_at}
             node.ctime_ns = attr.ctime_ns
         else:
             assert (attr.nlink, attr.ctime_ns) == (links, node.ctime_ns)

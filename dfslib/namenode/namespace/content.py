@@ -19,18 +19,21 @@ def read_extents(txn: ReadTxn, ino: InodeId) -> list[Extent]:
 
 def replace_content(txn: Txn, ino: InodeId, size: int, pieces: Sequence[Extent], now_ns: int) -> Attr:
     """Make the file exactly these pieces; the rest up to `size` is a hole."""
-    file = _regular(txn, ino)
+    file = _resized(_regular(txn, ino), size)
+    if any(piece.end > size for piece in pieces):
+        raise InvalidArgument("bytes lie behind the end of the file")
     freed = _cut_from(txn, ino, 0, now_ns)
-    return _changed(txn, replace(file, size=size), -freed, _lay_all(txn, ino, pieces, now_ns), now_ns)
+    return _changed(txn, file, -freed, _lay_all(txn, ino, pieces, now_ns), now_ns)
 
 
 def write_content(txn: Txn, ino: InodeId, offset: int, pieces: Sequence[Extent], now_ns: int) -> Attr:
     """Lay pieces, whose offsets count from `offset`, over the file; it grows as far as they reach."""
     file = _regular(txn, ino)
+    if offset < 0:
+        raise InvalidArgument("an offset is not negative")
     moved = [Extent(offset + piece.offset, piece.length, piece.block, piece.block_offset) for piece in pieces]
-    size = max([file.size, *(piece.end for piece in moved)])
-    grown = _lay_all(txn, ino, moved, now_ns)
-    return _changed(txn, replace(file, size=size), 0, grown, now_ns)
+    file = _resized(file, max([file.size, *(piece.end for piece in moved)]))
+    return _changed(txn, file, 0, _lay_all(txn, ino, moved, now_ns), now_ns)
 
 
 def append_content(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> Attr:
@@ -40,11 +43,10 @@ def append_content(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int
 
 def truncate(txn: Txn, ino: InodeId, size: int, now_ns: int) -> Attr:
     """Cut the file to `size` bytes or let it grow to that with a hole: truncate(2)."""
-    if size < 0:
-        raise InvalidArgument("a size is not negative")
-    file = _regular(txn, ino)
-    freed = _cut_from(txn, ino, size, now_ns) if size < file.size else 0
-    return _changed(txn, replace(file, size=size), -freed, 0, now_ns)
+    old = _regular(txn, ino)
+    file = _resized(old, size)
+    freed = _cut_from(txn, ino, size, now_ns) if size < old.size else 0
+    return _changed(txn, file, -freed, 0, now_ns)
 
 
 def release_content(txn: Txn, ino: InodeId, now_ns: int) -> None:
@@ -66,6 +68,15 @@ def _regular(txn: ReadTxn, ino: InodeId) -> Attr:
     if attr.type is not FileType.FILE:
         raise InvalidArgument("not a regular file")
     return attr
+
+
+def _resized(file: Attr, size: int) -> Attr:
+    """Asked before extents are laid: offsets past the largest have no key."""
+    if size < 0:
+        raise InvalidArgument("a size is not negative")
+    if size > FILE_SIZE_MAX:
+        raise FileTooLarge
+    return replace(file, size=size)
 
 
 def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> int:
@@ -92,8 +103,6 @@ def _cut_from(txn: Txn, ino: InodeId, start: int, now_ns: int) -> int:
 
 
 def _changed(txn: Txn, file: Attr, freed: int, grown: int, now_ns: int) -> Attr:
-    if file.size > FILE_SIZE_MAX:
-        raise FileTooLarge
     file = replace(
         file,
         allocated=file.allocated + freed + grown,

@@ -43,8 +43,8 @@ def create(txn: Txn, parent: InodeId, name: bytes, new: NewInode, now_ns: int) -
         raise InvalidArgument("a mode is at most 7777, octal")
     if len(new.target) >= PATH_MAX:
         raise NameTooLong(f"a symbolic link's target has less than {PATH_MAX} bytes")
-    if new.type is FileType.SYMLINK and (not new.target or b"\0" in new.target):
-        raise InvalidArgument("a symbolic link's target is not empty and has no NUL")
+    if (new.type is FileType.SYMLINK) != bool(new.target) or b"\0" in new.target:
+        raise InvalidArgument("a symbolic link, and nothing else, has a target: not empty, and without NUL")
     is_dir = new.type is FileType.DIRECTORY
     inherits = bool(directory.mode & _SETGID)
     attr = Attr(
