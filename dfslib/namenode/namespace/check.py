@@ -64,6 +64,7 @@ def check(txn: ReadTxn) -> Iterator[Problem]:
     yield from _check_xattrs(txn)
     yield from _check_chunks(txn)
     yield from _check_blocks(txn)
+    yield from _check_requests(txn)
 
 
 class _Names:
@@ -153,6 +154,8 @@ def _check_file(txn: ReadTxn, attr: Attr, names: int) -> Iterator[Problem]:
             yield Problem(f"symbolic link has size {attr.size} and a target of {len(attr.target)} bytes", attr.ino)
     elif attr.target:
         yield Problem("inode is no symbolic link and has a target", attr.ino)
+    elif attr.type is not FileType.FILE and attr.size:
+        yield Problem(f"inode is no file and has size {attr.size}", attr.ino)
     if attr.type is FileType.FILE:
         if not 0 <= attr.size <= FILE_SIZE_MAX:
             yield Problem(f"file has size {attr.size}", attr.ino)
@@ -276,6 +279,18 @@ def _check_unknown_blocks(txn: ReadTxn) -> Iterator[Problem]:
         for number, _ in records.scan_state(txn, prefix):
             if records.find_block(txn, BlockId(number)) is None:
                 yield Problem(f"a block that is not there is noted as {what}", None, BlockId(number))
+
+
+def _check_requests(txn: ReadTxn) -> Iterator[Problem]:
+    """Requests that are remembered, and when each is to be forgotten."""
+    times = 0
+    for key, _ in txn.scan(keys.REQUEST_TIMES, prefix_end(keys.REQUEST_TIMES)):
+        times += 1
+        if txn.get(keys.request(keys.request_of(key))) is None:
+            yield Problem(f"request {keys.request_of(key)!r} has a time and no answer")
+    answers = sum(1 for _ in txn.scan(keys.REQUESTS, prefix_end(keys.REQUESTS)))
+    if answers != times:
+        yield Problem(f"{answers} requests have an answer, {times} have a time")
 
 
 def _usage(txn: ReadTxn) -> Callable[[InodeId, int], Counter[BlockId]]:

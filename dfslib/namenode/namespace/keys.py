@@ -50,6 +50,7 @@ NODES: Final = b"n"
 GARBAGE: Final = b"sg"
 SPARSE: Final = b"sc"
 DETACHED: Final = b"st"
+REQUESTS: Final = b"q"
 REQUEST_TIMES: Final = b"sq"
 
 
