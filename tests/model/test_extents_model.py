@@ -142,6 +142,53 @@ def test_the_accounts_of_blocks_are_true(steps: list[tuple[int, tuple[int, Exten
     asyncio.run(run())
 
 
+ACROSS = st.builds(
+    Extent,
+    st.builds(lambda border, by: max(0, border * BLOCK_SIZE + by), st.integers(0, 2), st.integers(-20, 20)),
+    st.integers(1, 40),
+    st.integers(1, 3).map(BlockId),
+    st.integers(0, 30),
+)
+
+
+@MANY
+@given(st.lists(ACROSS, max_size=12))
+def test_what_lies_across_the_borders_of_chunks_is_as_in_a_file(laid: list[Extent]) -> None:
+    """Through by_chunk, lay and store_chunk, as content is written; no byte is lost or twice at a border."""
+    engine, ino = MemoryEngine(), InodeId(2)
+    model: dict[int, Byte] = {}
+
+    def write(txn: Txn, extent: Extent) -> int:
+        extents.add_block(txn, BlockRef(extent.block, 100, 0, (NodeId("n"),)))
+        grown = 0
+        for index, part in extents.by_chunk(extent):
+            old = records.get_chunk(txn, ino, index)
+            grown += extents.store_chunk(txn, ino, index, old, extents.lay(old, part), 1)
+        return grown
+
+    def audit(txn: Txn) -> None:
+        chunks = list(records.scan_chunks(txn, ino))
+        for index, chunk in chunks:
+            assert_sorted(chunk)
+            assert index * BLOCK_SIZE <= chunk[0].offset
+            assert chunk[-1].end <= (index + 1) * BLOCK_SIZE
+        assert bytes_of([extent for _, chunk in chunks for extent in chunk]) == model
+        for block, record in records.scan_blocks(txn):
+            using = [offset for offset, byte in model.items() if byte[0] == block]
+            assert record.live == len(using)
+            assert {index for _, index in records.scan_references(txn, block)} == {keys.chunk_of(at) for at in using}
+
+    async def run() -> None:
+        nonlocal model
+        for extent in laid:
+            before = len(model)
+            model = model | bytes_of([extent])
+            assert await engine.transact(partial(write, extent=extent)) == len(model) - before
+            await engine.transact(audit)
+
+    asyncio.run(run())
+
+
 def test_a_block_that_is_known_stays_as_it_is() -> None:
     engine = MemoryEngine()
 
