@@ -152,8 +152,8 @@ class NamespaceModel(RuleBasedStateMachine):
         if furnished:
             self.mkdir_parents(Path((b"a", b"b", b"a")))
             self.mkdir_parents(Path((b"b", b"c")))
-            self.create_file(Path((b"a", b"c")), FileType.FILE, 0)
-            self.create_file(Path((b"c",)), FileType.FILE, 0)
+            self.create_file(Path((b"a", b"c")), FileType.FILE, 0o640, 0)
+            self.create_file(Path((b"c",)), FileType.FILE, 0o640, 0)
             self.write(Path((b"c",)), BLOCK_SIZE - 10, [Piece(0, 30, True), Piece(35, 5, False)])
             self.link(Path((b"c",)), Path((b"b", b"c", b"b")))
             self.symlink(Path((b"b", b"a")), b"../a")
@@ -191,12 +191,13 @@ class NamespaceModel(RuleBasedStateMachine):
     @rule(
         path=st.one_of(FREE, existing(FileType.SYMLINK)),
         kind=st.sampled_from([FileType.FILE, FileType.FILE, FileType.FIFO]),
+        mode=MODES,
         gid=st.integers(0, 2),
     )
-    def create_file(self, path: Path, kind: FileType, gid: int) -> None:
-        new = NewInode(type=kind, mode=0o644, uid=7, gid=gid)
+    def create_file(self, path: Path, kind: FileType, mode: int, gid: int) -> None:
+        new = NewInode(type=kind, mode=mode, uid=7, gid=gid)
         self.both(
-            lambda: self.reference.make(path, Node(kind, 0o644, 7, gid), self.now, follow=True),
+            lambda: self.reference.make(path, Node(kind, mode, 7, gid), self.now, follow=True),
             lambda txn: self.create(txn, path, new, follow=True),
         )
 
