@@ -394,6 +394,12 @@ def test_a_folder_that_cannot_be_opened_is_let_go_of(tmp_path: Path) -> None:
     LmdbEngine(tmp_path).close()
 
 
+def test_commits_are_synced_to_the_disk(lmdb: LmdbEngine) -> None:
+    """What SIGKILL cannot show, since the kernel keeps what a process wrote: only losing power could."""
+    flags = lmdb._env.flags()
+    assert flags["sync"] and flags["metasync"] and not flags["writemap"] and not flags["map_async"]
+
+
 def test_all_that_was_acknowledged_is_there_after_sigkill(tmp_path: Path) -> None:
     script = Path(__file__).with_name("acknowledge.py")
     command = [sys.executable, str(script), str(tmp_path / "db")]

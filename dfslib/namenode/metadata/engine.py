@@ -7,7 +7,7 @@ values any bytes; order is that of the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -15,9 +15,19 @@ T = TypeVar("T")
 KEY_MAX: Final = 511
 """Bytes in a key: LMDB's bound."""
 
+Writes = Mapping[bytes, bytes | None]
+"""What a commit changed: new values by key, None for a key that was deleted."""
+Journal = Callable[[int, Writes], None]
+"""Is told a commit's number and what it changed."""
+
 
 class ReadTxn(Protocol):
     """A consistent snapshot, valid inside the function it is given to."""
+
+    @property
+    def number(self) -> int:
+        """Of the last commit that this snapshot contains. In a `Txn`: of the one that it is going to be."""
+        ...
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -49,6 +59,15 @@ class MetadataEngine(Protocol):
 
         What `fn` raises is raised here and nothing of it is written. NoSpace or InputOutput where the
         store fails, Unavailable after `close`. If the caller is cancelled, the transaction may still commit.
+        """
+        ...
+
+    def journal(self, listener: Journal | None) -> None:
+        """Tell `listener` of every commit that changes something, from now on.
+
+        Commits are numbered one by one, over restarts too; one that changes nothing has no number. The listener
+        is called in their order, after the commit is durable and before those who wait for it are answered, in
+        whatever thread commits: it must be quick. What it raises is logged; the commit stands.
         """
         ...
 

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import lmdb
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
-from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Writes
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
 log = logging.getLogger("dfs.metadata")
@@ -49,6 +49,11 @@ class _LmdbTxn:
     def __init__(self, txn: Any) -> None:
         self._txn = txn
         self.get = txn.get
+
+    @property
+    def number(self) -> int:
+        """LMDB counts its commits, those that change something, in the page that makes each of them valid."""
+        return int(self._txn.id())
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._txn.cursor()
@@ -86,6 +91,7 @@ class LmdbEngine:
         """Guards the two below, and that nothing is queued behind the mark that ends the writer."""
         self._closed = False
         self._readers = 0
+        self._journal: Journal | None = None
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
         self._writer.start()
 
@@ -110,6 +116,9 @@ class LmdbEngine:
                 raise Unavailable("the namenode is stopping")
             self._queue.put(_Request(fn, loop, future))
         return await future
+
+    def journal(self, listener: Journal | None) -> None:
+        self._journal = listener
 
     def close(self) -> None:
         with self._state:
@@ -143,9 +152,12 @@ class LmdbEngine:
     def _commit(self, group: list[_Request]) -> list[_Outcome]:
         """Run and commit a group; if the commit fails, so has every function in it."""
         outcomes: list[_Outcome] = []
+        written: dict[bytes, bytes | None] = {}
+        changed = False
         try:
             with self._env.begin(write=True) as txn:
                 base = _LmdbTxn(txn)
+                number = base.number
                 for request in group:
                     buffer = WriteBuffer(base)
                     try:
@@ -159,15 +171,22 @@ class LmdbEngine:
                         outcomes.append(_Outcome(request.future, None, error))
                         continue
                     for key, value in buffer.writes.items():
-                        if value is None:
-                            txn.delete(key)
-                        else:
-                            txn.put(key, value)
+                        changed |= txn.delete(key) if value is None else txn.put(key, value)
+                    written.update(buffer.writes)
                     outcomes.append(_Outcome(request.future, result, None))
         except Exception as error:
             log.exception("metadata commit failed")
             return [_Outcome(request.future, None, _failure(error)) for request in group]
+        if changed and self._journal is not None:
+            self._tell(self._journal, number, written)
         return outcomes
+
+    @staticmethod
+    def _tell(listener: Journal, number: int, written: Writes) -> None:
+        try:
+            listener(number, written)
+        except Exception:
+            log.exception("the journal's listener failed")
 
     @staticmethod
     def _deliver(group: list[_Request], outcomes: list[_Outcome]) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from dfslib.errors import Unavailable
-from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Writes
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
+log = logging.getLogger("dfs.metadata")
 T = TypeVar("T")
 
 
 class _State:
     """All keys and values at one time."""
 
-    def __init__(self, values: Mapping[bytes, bytes]) -> None:
+    def __init__(self, values: Mapping[bytes, bytes], number: int = 0) -> None:
+        self.number = number
         self._values = dict(values)
         self._keys = sorted(values)
 
@@ -29,18 +32,20 @@ class _State:
         return iter([(key, self._values[key]) for key in keys])
 
     def copy(self) -> _State:
-        return _State(self._values)
+        return _State(self._values, self.number)
 
-    def apply(self, key: bytes, value: bytes | None) -> None:
+    def apply(self, key: bytes, value: bytes | None) -> bool:
+        """Whether it changed anything: a key that is deleted may have been missing."""
         known = key in self._values
         if value is None:
             if known:
                 del self._values[key]
                 del self._keys[bisect_left(self._keys, key)]
-            return
+            return known
         self._values[key] = value
         if not known:
             insort(self._keys, key)
+        return True
 
 
 class MemoryEngine:
@@ -50,6 +55,7 @@ class MemoryEngine:
         self._state = _State({})
         self._readers = 0
         self._closed = False
+        self._journal: Journal | None = None
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         with self._lock:
@@ -67,13 +73,30 @@ class MemoryEngine:
         with self._lock:
             if self._closed:
                 raise Unavailable("the namenode is stopping")
-            buffer = WriteBuffer(self._state)
-            result = fn(buffer)
+            before = self._state
+            before.number += 1
+            buffer = WriteBuffer(before)
+            try:
+                result = fn(buffer)
+            finally:
+                before.number -= 1
             if self._readers:
-                self._state = self._state.copy()
-            for key, value in buffer.writes.items():
-                self._state.apply(key, value)
+                self._state = before.copy()
+            if sum([self._state.apply(key, value) for key, value in buffer.writes.items()]):
+                self._state.number += 1
+                self._tell(self._state.number, buffer.writes)
             return result
+
+    def journal(self, listener: Journal | None) -> None:
+        with self._lock:
+            self._journal = listener
+
+    def _tell(self, number: int, writes: Writes) -> None:
+        if self._journal is not None:
+            try:
+                self._journal(number, writes)
+            except Exception:
+                log.exception("the journal's listener failed")
 
     def close(self) -> None:
         with self._lock:

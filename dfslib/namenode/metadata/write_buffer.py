@@ -20,6 +20,10 @@ class WriteBuffer:
         self.writes: dict[bytes, bytes | None] = {}
         """New values by key; None for a key that is deleted."""
 
+    @property
+    def number(self) -> int:
+        return self._base.number
+
     def get(self, key: bytes) -> bytes | None:
         if key in self.writes:
             return self.writes[key]
