@@ -96,6 +96,22 @@ class RepairBody(msgspec.Struct, frozen=True):
     done: int = 0
 
 
+class MetadataBody(msgspec.Struct, frozen=True):
+    """The namenode's metadata and its copies on the datanodes. Times are in seconds since the epoch.
+
+    `state`: `open`, or `waiting` (an empty namenode, until datanodes tell whether there is a cluster to be
+    restored), or `restoring`; `detail` says what it waits for. `copied_until`: all changes up to then are on
+    datanodes. `restored_until`: the metadata was restored, changes after that moment are missing.
+    `held`: nothing is deleted from the datanodes until the operator releases it.
+    """
+
+    state: str = "open"
+    detail: str = ""
+    copied_until: float | None = None
+    restored_until: float | None = None
+    held: bool = False
+
+
 class ClusterBody(msgspec.Struct, frozen=True):
     cluster_id: str
     version: str
@@ -106,6 +122,7 @@ class ClusterBody(msgspec.Struct, frozen=True):
     garbage_blocks: int
     nodes: list[NodeBody]
     repair: RepairBody = RepairBody()
+    metadata: MetadataBody = MetadataBody()
 
 
 class DfBody(msgspec.Struct, frozen=True):
@@ -144,7 +161,10 @@ class FsckBody(msgspec.Struct, frozen=True):
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """`url` is empty where the namenode is to use the address it sees, with `port`."""
+    """`url` is empty where the namenode is to use the address it sees, with `port`.
+
+    `epoch`: of the cluster as the datanode last met it; a namenode of an earlier one is out of date.
+    """
 
     node_id: str
     cluster_id: str
@@ -156,13 +176,18 @@ class JoinRequest(msgspec.Struct, frozen=True):
     used: int
     free: int
     blocks: int
+    epoch: int = 0
 
 
 class JoinAnswer(msgspec.Struct, frozen=True):
-    """The datanode reports its blocks next, in pages; then it heartbeats."""
+    """The datanode reports its blocks next, in pages; then it heartbeats.
+
+    `epoch` counts how often the cluster's metadata was restored; the datanode remembers it durably.
+    """
 
     cluster_id: str
     url: str
+    epoch: int = 0
 
 
 class ReportRequest(msgspec.Struct, frozen=True):
@@ -238,6 +263,20 @@ class BlockBody(msgspec.Struct, frozen=True):
     block: str
     size: int
     crc32c: str
+
+
+class MetadataFileBody(msgspec.Struct, frozen=True):
+    """A file of the namenode's metadata on a datanode; `size` in bytes."""
+
+    name: str
+    size: int
+    crc32c: str
+
+
+class MetadataListBody(msgspec.Struct, frozen=True):
+    """Sorted by name."""
+
+    files: list[MetadataFileBody]
 
 
 class HealthBody(msgspec.Struct, frozen=True):
