@@ -93,6 +93,46 @@ class NoAttribute(DfsError):
     code, errno, http_status = "ENODATA", _errno.ENODATA, 404
 
 
+class Stale(DfsError):
+    """The name that led to this inode leads elsewhere by now, or the session that opened it has ended."""
+
+    code, errno, http_status = "ESTALE", _errno.ESTALE, 410
+
+
+class WouldBlock(DfsError):
+    """Somebody else holds the lock."""
+
+    code, errno, http_status = "EAGAIN", _errno.EAGAIN, 409
+
+
+class Deadlock(DfsError):
+    """Waiting for this lock would never end."""
+
+    code, errno, http_status = "EDEADLK", _errno.EDEADLK, 409
+
+
+class BadHandle(DfsError):
+    """No open file has this handle."""
+
+    code, errno, http_status = "EBADF", _errno.EBADF, 400
+
+
+class NotSupported(DfsError):
+    code, errno, http_status = "EOPNOTSUPP", _errno.EOPNOTSUPP, 501
+
+
+class NoSuchOffset(DfsError):
+    """No data, or no hole, lies at or behind this offset: lseek(2)."""
+
+    code, errno, http_status = "ENXIO", _errno.ENXIO, 416
+
+
+class BlockGone(DfsError):
+    """A block that was to be committed is not held for this session any more: its bytes have to be sent again."""
+
+    code, errno, http_status = "EBLOCKGONE", _errno.EIO, 409
+
+
 class NoSpace(DfsError):
     code, errno, http_status = "ENOSPC", _errno.ENOSPC, 507
 

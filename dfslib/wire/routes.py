@@ -12,6 +12,7 @@ PROTOCOL_VERSION: Final = 1
 
 # Namenode
 FS: Final = "/fs"
+SESSION: Final = "/session"
 CLUSTER: Final = "/cluster"
 CLUSTER_DF: Final = "/cluster/df"
 CLUSTER_FSCK: Final = "/cluster/fsck"
@@ -27,6 +28,8 @@ CLUSTER_LOCATE: Final = "/cluster/locate"
 # Datanode
 FILES: Final = "/files"
 BLOCKS: Final = "/blocks"
+SYNC: Final = "/sync"
+"""Make every block that was acknowledged durable."""
 METADATA: Final = "/metadata"
 """Copies of the namenode's metadata, as files with names."""
 # Both
@@ -55,6 +58,10 @@ HEADER_ORIGIN: Final = "X-DFS-Origin"
 """For whom a block is written: base64url of msgpack, a list of model.Origin."""
 HEADER_CACHED: Final = "X-DFS-Cached"
 """In the PUT of a block, `true`: readers will be sent here first, keep it in memory where that is possible."""
+HEADER_GRANT: Final = "X-DFS-Grant"
+"""In the PUT of a block: send it to these datanodes, base64url of msgpack, a session.Grant."""
+HEADER_SYNC: Final = "X-DFS-Sync"
+"""In the PUT of a block, `false`: answer once it is in memory; it goes to the disk soon, or at `POST /sync`."""
 HEADER_REQUEST_ID: Final = "X-DFS-Request-Id"
 """A client's name for a request that changes something; with the same one again, it is done once."""
 HEADER_ERROR: Final = "X-DFS-Error"

@@ -24,6 +24,7 @@ OS_ERRORS = {
     errors.AccessDenied: PermissionError,
     errors.NotPermitted: PermissionError,
     errors.ForeignVolume: PermissionError,
+    errors.WouldBlock: BlockingIOError,
 }
 
 

@@ -1,0 +1,1 @@
+"""The mount: the tree as a local directory, through FUSE."""

@@ -1,0 +1,208 @@
+"""The port between the kernel's bindings and the file system: inodes and handles, no FUSE and no paths.
+
+A binding translates requests of the kernel into these calls and their results into answers; `vfs.VFS` is
+the implementation. Every call raises DfsError, whose errno the kernel gets, and nothing else on purpose.
+Calls run concurrently on one event loop. One that is cancelled (the program was interrupted) leaves either
+all or nothing of its effect, and the kernel is told EINTR.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, NewType, Protocol
+
+from dfslib.model import Attr, InodeId
+
+Handle = NewType("Handle", int)
+"""Names an open file or directory in this process."""
+LockOwner = NewType("LockOwner", int)
+"""The kernel's opaque name for who holds a POSIX lock (a process' table of files) or a flock (an open file)."""
+Buffer = bytes | bytearray | memoryview
+
+
+class Caller(NamedTuple):
+    """Who asks. A pid of 0 is the kernel itself."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+class AttrUpdate(NamedTuple):
+    """What setattr is to change; None leaves as it is. `now_*` takes the time of the change."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    now_atime: bool = False
+    now_mtime: bool = False
+    kill_privileges: bool = False
+    """Also clear setuid, and setgid where the group may execute (what a write or chown by others does)."""
+
+
+class Opened(NamedTuple):
+    """`keep_cache`: what the kernel has of the content is still right. `direct`: it must keep none."""
+
+    handle: Handle
+    keep_cache: bool = False
+    direct: bool = False
+
+
+class DirectoryEntry(NamedTuple):
+    """An entry of a listing. `cookie`: give it to `readdir` to go on behind this entry. `.` and `..` are
+    there, first, with attributes of which only ino and type need be right."""
+
+    name: bytes
+    attr: Attr
+    cookie: int
+
+
+class Space(NamedTuple):
+    """Of the whole cluster, as statfs(2) has it: sizes in bytes, already divided by the number of copies."""
+
+    total: int
+    free: int
+    available: int
+    files: int
+    free_files: int
+
+
+class LockKind(enum.IntEnum):
+    READ = 0
+    WRITE = 1
+    UNLOCK = 2
+
+
+class Lock(NamedTuple):
+    """A POSIX lock on bytes [start, end]; `end` is the last byte, (1 << 63) - 1 for all to come. A flock
+    covers everything. `pid` is who holds it, for F_GETLK."""
+
+    kind: LockKind
+    start: int
+    end: int
+    pid: int
+
+
+class Notifier(Protocol):
+    """How the file system reaches into the kernel's caches. Safe to call from the event loop: what blocks
+    happens elsewhere, in the order of the calls."""
+
+    def invalidate_inode(self, ino: InodeId, *, attributes_only: bool = False) -> Awaitable[None]:
+        """Drop an inode's attributes and pages; done when the kernel has. Unknown inodes are fine."""
+        ...
+
+    def invalidate_entry(self, parent: InodeId, name: bytes) -> Awaitable[None]:
+        """Drop a name; done when the kernel has. Unknown names are fine."""
+        ...
+
+
+class FileSystem(Protocol):
+    """Names are bytes without '/' and NUL. `mode` has permission bits only (07777), umask already applied."""
+
+    def attach(self, notifier: Notifier) -> None:
+        """Called once, before the first request."""
+        ...
+
+    def cache_s(self) -> float:
+        """For how long the kernel may keep attributes and names that it is given now, in seconds."""
+        ...
+
+    async def lookup(self, caller: Caller, parent: InodeId, name: bytes) -> Attr: ...
+    def forget(self, ino: InodeId) -> None:
+        """The kernel knows this inode no more: its last reference went."""
+        ...
+
+    async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr: ...
+    async def setattr(self, caller: Caller, ino: InodeId, update: AttrUpdate, handle: Handle | None) -> Attr: ...
+    async def readlink(self, ino: InodeId) -> bytes: ...
+    async def mknod(self, caller: Caller, parent: InodeId, name: bytes, mode: int, rdev: int) -> Attr:
+        """`mode` with the type bits (S_IFREG, S_IFIFO, ...) as mknod(2) has them."""
+        ...
+
+    async def mkdir(self, caller: Caller, parent: InodeId, name: bytes, mode: int) -> Attr: ...
+    async def symlink(self, caller: Caller, parent: InodeId, name: bytes, target: bytes) -> Attr: ...
+    async def link(self, caller: Caller, ino: InodeId, parent: InodeId, name: bytes) -> Attr: ...
+    async def unlink(self, caller: Caller, parent: InodeId, name: bytes) -> None: ...
+    async def rmdir(self, caller: Caller, parent: InodeId, name: bytes) -> None: ...
+    async def rename(
+        self, caller: Caller, parent: InodeId, name: bytes, new_parent: InodeId, new_name: bytes, flags: int
+    ) -> None:
+        """`flags`: RENAME_NOREPLACE (1), RENAME_EXCHANGE (2); others raise InvalidArgument."""
+        ...
+
+    async def create(
+        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
+    ) -> tuple[Attr, Opened]:
+        """open(2) with O_CREAT of a name that the kernel does not know; with O_EXCL it must be new."""
+        ...
+
+    async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
+        """`flags` as open(2) has them; O_TRUNC cuts the file to nothing in the same step. Raises Stale where
+        the name that led here leads elsewhere by now: the kernel then looks it up again."""
+        ...
+
+    async def read(self, handle: Handle, offset: int, size: int) -> Sequence[Buffer]:
+        """Up to `size` bytes in pieces, fewer only at the end of the file. Holes are zeros."""
+        ...
+
+    async def write(
+        self, caller: Caller, handle: Handle, offset: int, data: Buffer, *, kill_privileges: bool = False
+    ) -> int:
+        """The count of bytes taken, all of them. `data` belongs to the callee from now on. With O_APPEND the
+        offset is the kernel's guess."""
+        ...
+
+    async def flush(self, handle: Handle, owner: LockOwner) -> None:
+        """A descriptor was closed: give the content to the datanodes, release the owner's POSIX locks.
+        Raises what a write that was taken before came to."""
+        ...
+
+    async def fsync(self, handle: Handle, *, data_only: bool) -> None:
+        """Everything durable on the datanodes. Raises what a write that was taken before came to."""
+        ...
+
+    async def release(self, handle: Handle, flock_owner: LockOwner | None) -> None: ...
+    async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+        """fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; others raise NotSupported."""
+        ...
+
+    async def seek(self, handle: Handle, offset: int, whence: int) -> int:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises NoSuchOffset."""
+        ...
+
+    async def copy_range(
+        self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
+    ) -> int:
+        """copy_file_range(2); the count of bytes copied."""
+        ...
+
+    async def opendir(self, caller: Caller, ino: InodeId) -> Opened: ...
+    async def readdir(self, handle: Handle, cookie: int) -> Sequence[DirectoryEntry]:
+        """Some entries behind `cookie` (0: from the beginning); none at the end. What was there all the time
+        comes exactly once."""
+        ...
+
+    async def releasedir(self, handle: Handle) -> None: ...
+    async def fsyncdir(self, handle: Handle) -> None: ...
+    async def statfs(self) -> Space: ...
+    async def getxattr(self, ino: InodeId, name: bytes) -> bytes:
+        """Raises NoAttribute."""
+        ...
+
+    async def setxattr(self, caller: Caller, ino: InodeId, name: bytes, value: bytes, flags: int) -> None:
+        """`flags`: XATTR_CREATE (1), XATTR_REPLACE (2)."""
+        ...
+
+    async def listxattr(self, ino: InodeId) -> Sequence[bytes]: ...
+    async def removexattr(self, caller: Caller, ino: InodeId, name: bytes) -> None: ...
+    async def get_lock(self, handle: Handle, owner: LockOwner, lock: Lock) -> Lock | None:
+        """A lock that is in the way of this one, if there is any (F_GETLK)."""
+        ...
+
+    async def set_lock(self, handle: Handle, owner: LockOwner, lock: Lock, *, flock: bool, wait: bool) -> None:
+        """Raises WouldBlock where it is held and not to be waited for, Deadlock."""
+        ...
