@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from dfslib.datanode.services import SERVICES, Services
 from dfslib.datanode.web.block_routes import delete_block, get_block, put_block
 from dfslib.datanode.web.file_routes import get_file
+from dfslib.datanode.web.metadata_routes import delete_metadata, get_metadata, list_metadata, put_metadata
 from dfslib.errors import Unavailable
 from dfslib.transfer.http_errors import errors_as_json
 from dfslib.wire import messages, routes
@@ -44,6 +45,10 @@ def make_app(
             web.put(f"{routes.BLOCKS}/{{block}}", put_block),
             web.get(f"{routes.BLOCKS}/{{block}}", get_block),
             web.delete(f"{routes.BLOCKS}/{{block}}", delete_block),
+            web.get(routes.METADATA, list_metadata),
+            web.put(f"{routes.METADATA}/{{name:[^/]*}}", put_metadata),
+            web.get(f"{routes.METADATA}/{{name:[^/]*}}", get_metadata),
+            web.delete(f"{routes.METADATA}/{{name:[^/]*}}", delete_metadata),
             web.get(f"{routes.FILES}/{{ino}}/{{version}}/{{name:[^/]*}}", get_file),
             web.get(routes.HEALTHZ, healthz),
             web.get(routes.METRICS, metrics),

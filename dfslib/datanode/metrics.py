@@ -17,6 +17,7 @@ class Metrics:
         self.sent_bytes = self._counter("sent_bytes", "Bytes of blocks and files sent")
         self.peer_reads = self._counter("peer_reads", "Ranges fetched from another datanode, missing or bad here")
         self.bad_blocks = self._counter("bad_blocks", "Blocks moved to the quarantine")
+        self.bad_metadata = self._counter("bad_metadata_files", "Copies of metadata moved to the quarantine")
         self.aborted_answers = self._counter("aborted_answers", "Answers cut off because no good copy was left")
         self.registered = Gauge(
             "dfs_datanode_registered", "1 while the namenode knows this datanode", registry=self.registry

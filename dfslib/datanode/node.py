@@ -23,6 +23,7 @@ from dfslib.datanode.registration import Addresses, Registration
 from dfslib.datanode.replication import Replication
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.metadata_files import MetadataFiles
 from dfslib.datanode.store.volume import Volume
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
@@ -145,6 +146,9 @@ class DataNode:
             stack.callback(self._forget_registration)
             yield Services(
                 store=store,
+                metadata=MetadataFiles(
+                    volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc()
+                ),
                 commits=commits,
                 pool=pool,
                 peers=peers,

@@ -122,9 +122,10 @@ class Registration:
                 used=usage.used,
                 free=usage.free,
                 blocks=usage.blocks,
+                epoch=self._volume.epoch,
             )
         )
-        await self._in_thread(self._volume.bind, answer.cluster_id)
+        await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch)
         log.info(
             event("joined", namenode=self._namenode.url, cluster=answer.cluster_id, url=answer.url, blocks=usage.blocks)
         )

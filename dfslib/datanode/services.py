@@ -14,11 +14,13 @@ from dfslib.datanode.layouts import Layouts
 from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.metadata_files import MetadataFiles
 
 
 @dataclass(frozen=True)
 class Services:
     store: BlockStore
+    metadata: MetadataFiles
     commits: CommitQueue
     pool: ThreadPoolExecutor
     """For whatever waits for the disk."""

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import threading
@@ -22,8 +21,9 @@ from typing import Final
 from dfslib.datanode.store.appender import Appender, Bytes, start_writeback
 from dfslib.datanode.store.block_file import BadBlock, Checksums, Footer, encode_footer
 from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.datanode.store.volume import sync_directory
-from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NoSpace, NotFound
+from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, Origin, format_block
 
 _numbers = itertools.count()
@@ -66,7 +66,7 @@ class BlockWriter:
         self.temporary: Final = store.tmp / f"{format_block(new.block)}.{next(_numbers)}"
         self._footer: Footer | None = None
         self._fd = -1
-        with _disk_errors():
+        with disk_errors():
             store.require_space(announced_bytes)
             self._fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._file = Appender(self._fd, 0 if new.cached else announced_bytes)
@@ -143,7 +143,7 @@ class BlockWriter:
     @contextlib.contextmanager
     def _aborting(self) -> Iterator[None]:
         try:
-            with _disk_errors():
+            with disk_errors():
                 yield
         except BaseException:
             self._abort()
@@ -180,7 +180,7 @@ def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> l
     def each(step: Callable[[BlockWriter], Stored | None]) -> None:
         for index, writer in list(writers.items()):
             try:
-                with _disk_errors():
+                with disk_errors():
                     outcome = step(writer)
             except DfsError as error:
                 writers.pop(index).abort()
@@ -206,19 +206,8 @@ def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> l
         directories.setdefault(store.directory(batch[index][0].block), []).append(index)
     for directory, members in directories.items():
         try:
-            with _disk_errors():
+            with disk_errors():
                 sync_directory(directory)
         except DfsError as error:
             results.update(dict.fromkeys(members, error))
     return [results[index] for index in range(len(batch))]
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """What the disk says, as our errors."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace("the datanode's disk is full") from error
-        raise InputOutput(f"the datanode's disk failed: {error}") from error

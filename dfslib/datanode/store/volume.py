@@ -1,11 +1,12 @@
 """A datanode's volume: the folder `DFS_FS_ROOT`, whose identity lies in it and moves with it.
 
-    identity.json   {node_id, cluster_id, format}
+    identity.json   {node_id, cluster_id, format, epoch}
     lock            held (flock) while a process uses the volume
-    blocks/XX/ID    whole blocks          tmp/         blocks being written
-    quarantine/     bad blocks, for a person to look at
+    blocks/XX/ID    whole blocks                         tmp/    files being written
+    metadata/NAME   copies of the namenode's metadata
+    quarantine/     bad files, for a person to look at
 
-Knows nothing about blocks; `block_store` does.
+Knows nothing of what the files hold; `block_store` and `metadata_files` do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from dfslib.errors import ForeignVolume, InputOutput
+from dfslib.errors import ForeignVolume, InputOutput, Unavailable
 from dfslib.model import NodeId
 from dfslib.runtime.logs import event
 
@@ -35,11 +36,13 @@ was interrupted leaves behind."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """`cluster_id` is empty until the first join."""
+    """`cluster_id` is empty until the first join. `epoch`: how often the cluster's metadata had been restored
+    when this datanode last joined."""
 
     node_id: str
     cluster_id: str
     format: int
+    epoch: int = 0
 
 
 class Volume:
@@ -79,7 +82,7 @@ class Volume:
                 identity = Identity(uuid.uuid4().hex, "", _FORMAT)
                 _write_identity(root, identity)
                 log.info(event("new volume", root=root, node=identity.node_id))
-            for name in ("blocks", "tmp", "quarantine"):
+            for name in ("blocks", "tmp", "metadata", "quarantine"):
                 (root / name).mkdir(exist_ok=True)
             sync_directory(root)
         except BaseException:
@@ -96,16 +99,29 @@ class Volume:
         """The cluster joined once and for all, or "" before that."""
         return self._identity.cluster_id
 
-    def bind(self, cluster_id: str) -> None:
-        """Belong to this cluster from now on, durably. Raises ForeignVolume where it belongs to another."""
-        if self.cluster_id == cluster_id:
-            return
-        if self.cluster_id:
+    @property
+    def epoch(self) -> int:
+        """The highest epoch of the cluster that this volume was bound to."""
+        return self._identity.epoch
+
+    def bind(self, cluster_id: str, epoch: int) -> None:
+        """Belong to this cluster from now on, in this epoch or a later one, durably.
+
+        Raises ForeignVolume where it belongs to another cluster; Unavailable where it has seen a later epoch:
+        that namenode's metadata is out of date, and the right one may answer at the same address soon.
+        """
+        if self.cluster_id and self.cluster_id != cluster_id:
             raise ForeignVolume(
                 f"the volume belongs to cluster {self.cluster_id}, and the namenode is of cluster {cluster_id}",
                 str(self.root),
             )
-        identity = Identity(self._identity.node_id, cluster_id, _FORMAT)
+        if epoch < self.epoch:
+            raise Unavailable(
+                f"the namenode is out of date: its metadata is of epoch {epoch}, the volume has seen epoch {self.epoch}"
+            )
+        if (cluster_id, epoch) == (self.cluster_id, self.epoch):
+            return
+        identity = Identity(self._identity.node_id, cluster_id, _FORMAT, epoch)
         _write_identity(self.root, identity)
         self._identity = identity
 

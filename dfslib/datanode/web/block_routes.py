@@ -12,7 +12,7 @@ from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.block_writer import NewBlock
 from dfslib.datanode.web.answers import Content, answer
-from dfslib.datanode.web.receiving import receive_block
+from dfslib.datanode.web.receiving import parse_crc32c, receive_block
 from dfslib.errors import InvalidArgument, NotFound
 from dfslib.model import BlockId, format_block, parse_block
 from dfslib.transfer.block_source import BlockDescription, describe_block
@@ -28,7 +28,7 @@ async def put_block(request: web.Request) -> web.Response:
     new = NewBlock(
         _block_of(request),
         parse_origins(headers.get(routes.HEADER_ORIGIN)),
-        _parse_crc32c(headers.get(routes.HEADER_CRC32C)),
+        parse_crc32c(headers.get(routes.HEADER_CRC32C)),
         headers.get(routes.HEADER_CACHED) == "true",
     )
     stored = await receive_block(request, request.app[SERVICES], new)
@@ -101,14 +101,3 @@ def _parse_local(query: str) -> bool:
     if parameters or local not in (b"true", b"false"):
         raise InvalidArgument("the one parameter is `local`, true or false")
     return local == b"true"
-
-
-def _parse_crc32c(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        if len(text) != 8:
-            raise ValueError
-        return int(text, 16)
-    except ValueError:
-        raise InvalidArgument(f"{routes.HEADER_CRC32C}: {text!r} is not 8 hexadecimal digits") from None

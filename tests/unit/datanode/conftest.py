@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def volume_root(tmp_path: Path) -> Path:
     """The folders of a volume, for tests of the store alone."""
-    for name in ("blocks", "tmp", "quarantine"):
+    for name in ("blocks", "tmp", "metadata", "quarantine"):
         (tmp_path / name).mkdir()
     return tmp_path
 

@@ -35,6 +35,7 @@ class FakeNamenode:
     """What datanodes need of a namenode, over HTTP; what it is asked is kept, what it answers is set."""
 
     cluster_id: str = "c1"
+    epoch: int = 0
     layouts: dict[int, LayoutBody] = field(default_factory=dict)
     layout_requests: int = 0
     holders: dict[int, list[str]] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class FakeNamenode:
         await self._note()
         if self.join_error:
             return _error(self.join_error)
-        return _body(JoinAnswer(self.cluster_id, self.joins[-1].url or "http://seen/"))
+        return _body(JoinAnswer(self.cluster_id, self.joins[-1].url or "http://seen/", self.epoch))
 
     async def _report(self, request: web.Request) -> web.Response:
         self.reports.append(messages.decode(await request.read(), ReportRequest))

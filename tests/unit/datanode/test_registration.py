@@ -147,6 +147,26 @@ def test_another_cluster_is_fatal(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_namenode_that_is_out_of_date_is_not_followed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            c.namenode.epoch = 2
+            async with running(c.nodes[0]):
+                await c.namenode.until(lambda: c.namenode.heartbeats)
+                c.namenode.epoch = 1
+                c.namenode.heartbeat_errors = [UnknownNode()]
+                before = len(c.namenode.reports)
+                await c.namenode.until(lambda: len(c.namenode.joins) >= 4)
+                assert {join.epoch for join in c.namenode.joins[1:]} == {2}
+                assert len(c.namenode.reports) == before
+                beats = len(c.namenode.heartbeats)
+                c.namenode.epoch = 3
+                await c.namenode.until(lambda: len(c.namenode.heartbeats) > beats)
+            assert json.loads((c.roots[0] / "identity.json").read_text())["epoch"] == 3
+
+    asyncio.run(main())
+
+
 def test_a_bad_block_is_reported_as_gone(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path) as c:

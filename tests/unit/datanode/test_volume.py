@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dfslib.datanode.store.volume import Volume
-from dfslib.errors import ForeignVolume, InputOutput
+from dfslib.errors import ForeignVolume, InputOutput, Unavailable
 
 
 def test_identity_stays(tmp_path: Path) -> None:
@@ -19,16 +19,42 @@ def test_identity_stays(tmp_path: Path) -> None:
     node_id = volume.node_id
     assert len(node_id) == 32
     assert volume.cluster_id == ""
-    volume.bind("cluster")
-    volume.bind("cluster")
+    volume.bind("cluster", 0)
+    volume.bind("cluster", 0)
     volume.close()
     again = Volume.open(root)
     assert (again.node_id, again.cluster_id) == (node_id, "cluster")
     with pytest.raises(ForeignVolume, match="belongs to cluster cluster"):
-        again.bind("another")
+        again.bind("another", 0)
     assert json.loads((root / "identity.json").read_text())["cluster_id"] == "cluster"
     again.close()
     again.close()
+
+
+def test_the_epoch_only_grows(tmp_path: Path) -> None:
+    volume = Volume.open(tmp_path)
+    assert volume.epoch == 0
+    volume.bind("c", 3)
+    with pytest.raises(Unavailable, match="out of date"):
+        volume.bind("c", 2)
+    with pytest.raises(ForeignVolume):
+        volume.bind("other", 9)
+    volume.close()
+    again = Volume.open(tmp_path)
+    assert (again.cluster_id, again.epoch) == ("c", 3)
+    again.bind("c", 4)
+    assert json.loads((tmp_path / "identity.json").read_text())["epoch"] == 4
+    again.close()
+
+
+def test_a_volume_from_before_epochs(tmp_path: Path) -> None:
+    Volume.open(tmp_path).close()
+    (tmp_path / "identity.json").write_text('{"node_id": "a", "cluster_id": "c", "format": 1}')
+    (tmp_path / "metadata").rmdir()
+    volume = Volume.open(tmp_path)
+    assert (volume.cluster_id, volume.epoch) == ("c", 0)
+    assert (tmp_path / "metadata").is_dir()
+    volume.close()
 
 
 def test_in_use_by_another_process(tmp_path: Path) -> None:
