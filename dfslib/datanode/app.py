@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from dfslib.datanode.services import SERVICES, Services
-from dfslib.datanode.web.block_routes import delete_block, get_block, put_block
+from dfslib.datanode.web.block_routes import delete_block, get_block, put_block, sync_blocks
 from dfslib.datanode.web.file_routes import get_file
 from dfslib.datanode.web.metadata_routes import delete_metadata, get_metadata, list_metadata, put_metadata
 from dfslib.errors import Unavailable
@@ -49,6 +49,7 @@ def make_app(
             web.put(f"{routes.METADATA}/{{name:[^/]*}}", put_metadata),
             web.get(f"{routes.METADATA}/{{name:[^/]*}}", get_metadata),
             web.delete(f"{routes.METADATA}/{{name:[^/]*}}", delete_metadata),
+            web.post(routes.SYNC, sync_blocks),
             web.get(f"{routes.FILES}/{{ino}}/{{version}}/{{name:[^/]*}}", get_file),
             web.get(routes.HEALTHZ, healthz),
             web.get(routes.METRICS, metrics),

@@ -145,6 +145,7 @@ class DataNode:
             )
             stack.callback(self._forget_registration)
             yield Services(
+                node_id=volume.node_id,
                 store=store,
                 metadata=MetadataFiles(
                     volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc()

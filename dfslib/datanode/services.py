@@ -15,10 +15,12 @@ from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.metadata_files import MetadataFiles
+from dfslib.model import NodeId
 
 
 @dataclass(frozen=True)
 class Services:
+    node_id: NodeId
     store: BlockStore
     metadata: MetadataFiles
     commits: CommitQueue

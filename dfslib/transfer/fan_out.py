@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -48,6 +48,25 @@ class Patience(NamedTuple):
     enough: int
 
 
+class Delivery(NamedTuple):
+    """A block and where it is to go. `home`: the target that readers are sent to first, which keeps it cached.
+    `sync`: on disk before it counts; else in the datanode's memory, until it is told to sync."""
+
+    block: BlockId
+    targets: Sequence[Target]
+    origins: Sequence[Origin]
+    patience: Patience
+    home: NodeId | None = None
+    sync: bool = True
+
+
+class Here(NamedTuple):
+    """The target that is this very process: takes the bytes as they come."""
+
+    node: NodeId
+    store: Callable[[AsyncIterator[bytes]], Awaitable[BlockBody]]
+
+
 class FanOutResult(NamedTuple):
     """What became of one block. `failures` names each datanode that did not store it, and why; `slow` those
     among them that nothing else was wrong with."""
@@ -60,53 +79,51 @@ class FanOutResult(NamedTuple):
     slow: tuple[NodeId, ...]
 
 
-async def fan_out(
-    session: aiohttp.ClientSession,
-    targets: Sequence[Target],
-    block: BlockId,
-    data: bytes,
-    origins: Sequence[Origin],
-    patience: Patience,
-) -> FanOutResult:
+async def fan_out(session: aiohttp.ClientSession, delivery: Delivery, data: bytes) -> FanOutResult:
     """Send a block that is in memory to all targets. Never raises for a target's failure."""
     size, checksum = len(data), crc32c(data)
-    headers = {routes.HEADER_ORIGIN: encode_origins(origins), routes.HEADER_CRC32C: f"{checksum:08x}"}
-    tasks = {target.node: asyncio.create_task(_put(session, target, block, data, headers)) for target in targets}
-    return await _gather(block, size, checksum, tasks, patience)
+    headers = _headers(delivery) | {routes.HEADER_CRC32C: f"{checksum:08x}"}
+    tasks = {
+        target.node: asyncio.create_task(_put(session, target, delivery.block, data, headers))
+        for target in delivery.targets
+    }
+    return await _gather(delivery.block, size, checksum, tasks, delivery.patience)
 
 
 class FanOut:
     """A block that is sent while it arrives: `send` its bytes in order, then `finish`, or `abort`."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        targets: Sequence[Target],
-        block: BlockId,
-        size: int | None,
-        origins: Sequence[Origin],
-        patience: Patience,
-        home: NodeId,
+        self, session: aiohttp.ClientSession, delivery: Delivery, size: int | None, here: Here | None = None
     ) -> None:
-        """`size` is the block's length where it is known beforehand. `home` is the target that readers are
-        sent to first."""
-        self.block = block
+        """`size` is the block's length where it is known beforehand."""
+        self.block = delivery.block
         self.size = 0
-        self._crc = 0
-        self._patience = patience
+        self.crc32c = 0
+        """Of what was sent so far."""
+        self._patience = delivery.patience
         self._stalled: list[NodeId] = []
-        self._queues = {target.node: _Queue() for target in targets}
-        headers = {routes.HEADER_ORIGIN: encode_origins(origins)}
+        self._queues = {target.node: _Queue() for target in delivery.targets}
+        headers = _headers(delivery)
         if size is not None:
             headers["Content-Length"] = str(size)
         self._tasks: dict[NodeId, asyncio.Task[BlockBody]] = {}
-        for target in targets:
-            own = headers | {routes.HEADER_CACHED: "true"} if target.node == home else headers
-            self._tasks[target.node] = asyncio.create_task(self._run(session, target, own))
+        for target in delivery.targets:
+            own = headers | {routes.HEADER_CACHED: "true"} if target.node == delivery.home else headers
+            local = here.store if here is not None and here.node == target.node else None
+            self._tasks[target.node] = asyncio.create_task(self._run(session, target, own, local))
 
-    async def _run(self, session: aiohttp.ClientSession, target: Target, headers: dict[str, str]) -> BlockBody:
+    async def _run(
+        self,
+        session: aiohttp.ClientSession,
+        target: Target,
+        headers: dict[str, str],
+        local: Callable[[AsyncIterator[bytes]], Awaitable[BlockBody]] | None,
+    ) -> BlockBody:
         queue = self._queues[target.node]
         try:
+            if local is not None:
+                return await local(queue.drain())
             return await _put(session, target, self.block, queue.drain(), headers)
         finally:
             queue.abandon()
@@ -116,7 +133,7 @@ class FanOut:
 
         Raises Unavailable once none is left.
         """
-        self._crc = crc32c(chunk, self._crc)
+        self.crc32c = crc32c(chunk, self.crc32c)
         self.size += len(chunk)
         for node, queue in self._queues.items():
             try:
@@ -134,7 +151,7 @@ class FanOut:
         """Wait until all datanodes have the block on disk or have failed."""
         for queue in self._queues.values():
             queue.close()
-        result = await _gather(self.block, self.size, self._crc, self._tasks, self._patience)
+        result = await _gather(self.block, self.size, self.crc32c, self._tasks, self._patience)
         return result._replace(slow=(*result.slow, *self._stalled))
 
     async def abort(self) -> None:
@@ -193,6 +210,13 @@ class _Queue:
                 return
             self._filled.clear()
             await self._filled.wait()
+
+
+def _headers(delivery: Delivery) -> dict[str, str]:
+    headers = {routes.HEADER_ORIGIN: encode_origins(delivery.origins)}
+    if not delivery.sync:
+        headers[routes.HEADER_SYNC] = "false"
+    return headers
 
 
 async def _put(

@@ -265,6 +265,18 @@ class BlockBody(msgspec.Struct, frozen=True):
     crc32c: str
 
 
+class GrantedBody(msgspec.Struct, frozen=True):
+    """Answer to a PUT with a grant: the datanodes that have the block, those that were too slow, and those that
+    could not take it."""
+
+    block: str
+    size: int
+    crc32c: str
+    nodes: list[str]
+    slow: list[str]
+    failed: list[str]
+
+
 class MetadataFileBody(msgspec.Struct, frozen=True):
     """A file of the namenode's metadata on a datanode; `size` in bytes."""
 

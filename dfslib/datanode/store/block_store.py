@@ -25,7 +25,7 @@ from typing import Final
 
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.open_block import OpenBlock
-from dfslib.datanode.store.volume import sync_directory
+from dfslib.datanode.store.volume import sync_directory, sync_filesystem
 from dfslib.errors import InputOutput, NoSpace, NotFound
 from dfslib.model import BlockId, format_block, parse_block
 from dfslib.runtime.logs import event
@@ -78,6 +78,8 @@ class BlockStore:
         self._removals = 0
         """Counts names taken away: a block opened while one was is not kept open, it may be that one."""
         self._listings: list[Listing] = []
+        self._syncing = threading.Lock()
+        self._unsynced = False
         self._used = 0
         self._count = 0
         for entry in self.tmp.iterdir():
@@ -271,6 +273,25 @@ class BlockStore:
         """Take back a deletion that has not happened yet: the block was written again."""
         with self._tables:
             self._doomed.discard(block)
+
+    def note_unsynced(self) -> None:
+        """A block was published that is only in memory."""
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Make every block durable that was published before. Raises InputOutput.
+
+        One call for the whole file system: blocks that came without are many and small.
+        """
+        with self._syncing:  # also waits for the sync under way, which may be the one that has our block
+            if not self._unsynced:
+                return
+            self._unsynced = False
+            try:
+                sync_filesystem(self._root)
+            except OSError as error:
+                self._unsynced = True
+                raise InputOutput(f"the datanode's disk failed: {error}") from error
 
     def _account(self, size: int, count: int) -> None:
         with self._tables:

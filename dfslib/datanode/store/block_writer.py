@@ -33,17 +33,18 @@ _numbers = itertools.count()
 @dataclass(frozen=True)
 class NewBlock:
     """What a block is to become. `expected_crc32c`: refuse other data. `cached`: it is going to be read soon,
-    keep it in the page cache."""
+    keep it in the page cache. `sync`: on disk before anyone is told; else it is with the store's next `sync`."""
 
     block: BlockId
     origins: list[Origin] = field(default_factory=list)
     expected_crc32c: int | None = None
     cached: bool = False
+    sync: bool = True
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What is durably there. `created` is False where the same block was there before."""
+    """What is there, durably unless that was not asked for. `created` is False where the block was there before."""
 
     block: BlockId
     size: int
@@ -90,7 +91,8 @@ class BlockWriter:
             self.seal()
             self.sync()
             stored = self.publish()
-            sync_directory(self._store.directory(self._new.block))
+            if self._new.sync:
+                sync_directory(self._store.directory(self._new.block))
         return stored
 
     # The steps of `finish`, for those who take them for many blocks at once
@@ -111,7 +113,8 @@ class BlockWriter:
         start_writeback(self._fd, 0, 0)
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        if self._new.sync:
+            os.fsync(self._fd)
 
     def publish(self) -> Stored:
         """Give the file its name. Raises Exists where another block of that name has other content."""
@@ -121,8 +124,12 @@ class BlockWriter:
             if self._is_stored():
                 self.temporary.unlink()
                 created = False
+                if self._new.sync:
+                    self._store.sync()  # the one that is there may have come without
                 break
         self._close()
+        if not self._new.sync:
+            self._store.note_unsynced()
         return Stored(self._new.block, self._footer.size, self._footer.crc32c, created)
 
     def abort(self) -> None:
@@ -198,12 +205,13 @@ def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> l
             results[index] = error
     each(BlockWriter.seal)
     if len(writers) > 1:
-        each(BlockWriter.start_sync)
+        each(BlockWriter.start_sync)  # for those without `sync`, too: there is less to wait for later
     each(BlockWriter.sync)
     each(BlockWriter.publish)
     directories: dict[Path, list[int]] = {}
     for index in writers:
-        directories.setdefault(store.directory(batch[index][0].block), []).append(index)
+        if batch[index][0].sync:
+            directories.setdefault(store.directory(batch[index][0].block), []).append(index)
     for directory, members in directories.items():
         try:
             with disk_errors():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -12,30 +13,50 @@ from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.block_writer import NewBlock
 from dfslib.datanode.web.answers import Content, answer
-from dfslib.datanode.web.receiving import parse_crc32c, receive_block
+from dfslib.datanode.web.receiving import check_length, parse_crc32c, receive_block
+from dfslib.datanode.web.relaying import relay_block
 from dfslib.errors import InvalidArgument, NotFound
 from dfslib.model import BlockId, format_block, parse_block
 from dfslib.transfer.block_source import BlockDescription, describe_block
+from dfslib.transfer.body import pieces
 from dfslib.wire import messages, routes
+from dfslib.wire.grants import parse_grant
 from dfslib.wire.messages import BlockBody
 from dfslib.wire.origins import encode_origins, parse_origins
 from dfslib.wire.paths import parse_query
 
 
 async def put_block(request: web.Request) -> web.Response:
-    """201, or 200 where the same block was here already; only once it is durable."""
+    """201, or 200 where the same block was here already; only once it is durable, unless told not to sync.
+
+    With a grant it goes to the datanodes that the grant names, which this one need not be among.
+    """
+    services = request.app[SERVICES]
     headers = request.headers
     new = NewBlock(
         _block_of(request),
         parse_origins(headers.get(routes.HEADER_ORIGIN)),
         parse_crc32c(headers.get(routes.HEADER_CRC32C)),
         headers.get(routes.HEADER_CACHED) == "true",
+        _parse_flag(headers, routes.HEADER_SYNC, default=True),
     )
-    stored = await receive_block(request, request.app[SERVICES], new)
+    check_length(request.content_length)
+    body_pieces = pieces(request, services.body_timeout_s)
+    if (text := headers.get(routes.HEADER_GRANT)) is not None:
+        granted = await relay_block(services, new, parse_grant(text), body_pieces, request.content_length)
+        return web.Response(status=201, body=messages.encode(granted), content_type="application/json")
+    stored = await receive_block(services, new, body_pieces, request.content_length)
     body = BlockBody(block=format_block(stored.block), size=stored.size, crc32c=f"{stored.crc32c:08x}")
     return web.Response(
         status=201 if stored.created else 200, body=messages.encode(body), content_type="application/json"
     )
+
+
+async def sync_blocks(request: web.Request) -> web.Response:
+    """204 when every block that was acknowledged before is on disk."""
+    services = request.app[SERVICES]
+    await asyncio.get_running_loop().run_in_executor(services.pool, services.store.sync)
+    return web.Response(status=204)
 
 
 async def get_block(request: web.Request) -> web.StreamResponse:
@@ -101,3 +122,10 @@ def _parse_local(query: str) -> bool:
     if parameters or local not in (b"true", b"false"):
         raise InvalidArgument("the one parameter is `local`, true or false")
     return local == b"true"
+
+
+def _parse_flag(headers: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = headers.get(name)
+    if text not in (None, "true", "false"):
+        raise InvalidArgument(f"{name}: {text!r} is not true or false")
+    return default if text is None else text == "true"

@@ -13,6 +13,7 @@ from dfslib.datanode.services import SERVICES, Services
 from dfslib.datanode.store.metadata_files import MetadataFile, MetadataWriter, OpenMetadataFile, check_name
 from dfslib.datanode.web.receiving import parse_crc32c, receive
 from dfslib.errors import InputOutput, InvalidArgument, NotFound
+from dfslib.transfer.body import pieces
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import MetadataFileBody, MetadataListBody
 
@@ -37,8 +38,9 @@ async def put_metadata(request: web.Request) -> web.Response:
     if expected is None:
         raise InvalidArgument(f"the header {routes.HEADER_CRC32C} is missing", request.path)
     length = request.content_length or 0
+    body = pieces(request, services.body_timeout_s)
     stored, created = await receive(
-        request, services, lambda: MetadataWriter(services.metadata, name, expected, length)
+        services, body, lambda: MetadataWriter(services.metadata, name, expected, length)
     )
     return _json(_body(stored), 201 if created else 200)
 

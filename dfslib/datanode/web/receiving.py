@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Final, Protocol, TypeVar
-
-from aiohttp import web
 
 from dfslib.datanode.commit_queue import SMALL_BYTES
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock, Stored
-from dfslib.errors import FileTooLarge, IncompleteBody, InvalidArgument
+from dfslib.errors import FileTooLarge, InvalidArgument
 from dfslib.model import BLOCK_SIZE
-from dfslib.transfer.body import next_piece
 from dfslib.wire import routes
 
 _GATHER_BYTES: Final = 1 << 20
@@ -36,62 +33,49 @@ class Writer(Protocol[T_co]):
     def abort(self) -> None: ...
 
 
-async def receive_block(request: web.Request, services: Services, new: NewBlock) -> Stored:
-    """Store the request's body durably as a block. Nothing is stored where this raises.
+async def receive_block(
+    services: Services, new: NewBlock, pieces: AsyncIterator[bytes], length: int | None
+) -> Stored:
+    """Store what arrives as a block; `length` where it was announced. Nothing is stored where this raises.
 
-    Raises IncompleteBody where the body breaks off or stalls, FileTooLarge past BLOCK_SIZE, and what
-    BlockWriter raises.
+    Raises FileTooLarge past BLOCK_SIZE, what BlockWriter raises, and what `pieces` raises.
     """
-    length = request.content_length
-    if length is not None and length > BLOCK_SIZE:
-        raise FileTooLarge(f"a block has at most {BLOCK_SIZE} bytes, and {length} were announced")
+    check_length(length)
     if length is not None and length <= SMALL_BYTES:
-        stored = await services.commits.store(new, await _read_small(request, services, length))
+        stored = await services.commits.store(new, b"".join([piece async for piece in pieces]))
     else:
-        stored = await receive(request, services, lambda: BlockWriter(services.store, new, length or 0))
+        stored = await receive(services, pieces, lambda: BlockWriter(services.store, new, length or 0))
     services.metrics.received_blocks.inc()
     services.metrics.received_bytes.inc(stored.size)
     return stored
 
 
-async def _read_small(request: web.Request, services: Services, length: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while size < length:
-        piece = await next_piece(request, services.body_timeout_s)
-        if not piece:
-            break
-        pieces.append(piece)
-        size += len(piece)
-    _check_length(size, length)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def check_length(length: int | None) -> None:
+    """Raises FileTooLarge."""
+    if length is not None and length > BLOCK_SIZE:
+        raise FileTooLarge(f"a block has at most {BLOCK_SIZE} bytes, and {length} were announced")
 
 
-async def receive(request: web.Request, services: Services, make_writer: Callable[[], Writer[T]]) -> T:
-    """Store the request's body with a writer, which is made in a thread. Nothing is stored where this raises.
+async def receive(services: Services, pieces: AsyncIterator[bytes], make_writer: Callable[[], Writer[T]]) -> T:
+    """Store what arrives with a writer, which is made in a thread. Nothing is stored where this raises.
 
-    Raises IncompleteBody, and what the writer raises. The next megabyte is received while a thread writes the
+    Raises what `pieces` and what the writer raises. The next megabyte is received while a thread writes the
     last one; so at most three are in memory.
     """
     loop = asyncio.get_running_loop()
-    length = request.content_length
     writer = await _made(services, make_writer)
     writing: asyncio.Future[None] | None = None
     try:
         gathered: list[bytes] = []
-        gathered_bytes = size = 0
-        while piece := await next_piece(request, services.body_timeout_s):
+        gathered_bytes = 0
+        async for piece in pieces:
             gathered.append(piece)
             gathered_bytes += len(piece)
             if gathered_bytes >= _GATHER_BYTES:
                 if writing is not None:
                     await writing
                 writing = loop.run_in_executor(services.pool, writer.write, gathered)
-                size += gathered_bytes
                 gathered, gathered_bytes = [], 0
-        size += gathered_bytes
-        if length is not None:
-            _check_length(size, length)
         if writing is not None:
             await writing
             writing = None
@@ -128,11 +112,6 @@ def _forget_outcome(writing: asyncio.Future[None]) -> None:
     """The request has failed already; what became of its last write is no news."""
     if not writing.cancelled():
         writing.exception()
-
-
-def _check_length(size: int, length: int) -> None:
-    if size != length:
-        raise IncompleteBody(f"the body has {size} bytes instead of {length}")
 
 
 def parse_crc32c(text: str | None) -> int | None:

@@ -13,7 +13,7 @@ from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.placement import Candidate, place
 from dfslib.namenode.membership.registry import Registry
 from dfslib.runtime.tasks import Tasks
-from dfslib.transfer.fan_out import FanOut, FanOutResult, Patience, Target, fan_out
+from dfslib.transfer.fan_out import Delivery, FanOut, FanOutResult, Patience, Target, fan_out
 from dfslib.transfer.peer_session import PeerSession
 
 _DEFAULT_MIN_REPLICAS: Final = 2
@@ -65,8 +65,11 @@ class BlockWriter:
         """Raise NotEnoughDatanodes or NoSpace if a write has no chance now."""
         self._candidates(copies)
 
-    async def write(self, data: bytes, origins: Sequence[Origin], copies: int, writers: int = 1) -> BlockRef:
-        """Store one block that is in memory, held in flight for so many writers.
+    async def write(
+        self, data: bytes, origins: Sequence[Origin], copies: int, writers: int = 1, *, sync: bool = True
+    ) -> BlockRef:
+        """Store one block that is in memory, held in flight for so many writers. Without `sync` it is in the
+        datanodes' memory then, and somebody has to see to it that they are told to sync (unsynced.py).
 
         Raises NotEnoughDatanodes or NoSpace; then nothing is held.
         """
@@ -74,7 +77,8 @@ class BlockWriter:
         stored = False
         try:
             assert self._session is not None
-            result = await fan_out(self._session, targets, block, data, origins, self._patience(copies))
+            delivery = Delivery(block, targets, origins, self._patience(copies), sync=sync)
+            result = await fan_out(self._session, delivery, data)
             ref = self.accept(result, copies)
             stored = True
         finally:
@@ -92,7 +96,8 @@ class BlockWriter:
         block, targets = self._start(copies, 1)
         targets.sort(key=lambda target: target.node != home)
         assert self._session is not None
-        fan = FanOut(self._session, targets, block, size, origins, self._patience(copies), targets[0].node)
+        delivery = Delivery(block, targets, origins, self._patience(copies), home=targets[0].node)
+        fan = FanOut(self._session, delivery, size)
         return OpenBlock(self, fan, [target.node for target in targets], copies)
 
     def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None:

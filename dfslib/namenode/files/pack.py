@@ -31,6 +31,13 @@ class Packed(NamedTuple):
     block_offset: int
 
 
+class _Kind(NamedTuple):
+    """Bodies that may share a block."""
+
+    copies: int
+    sync: bool
+
+
 class _Waiting(NamedTuple):
     data: bytes
     origin: Origin
@@ -41,19 +48,21 @@ class Packer:
     def __init__(self, writer: BlockWriter, tasks: Tasks) -> None:
         self._writer = writer
         self._tasks = tasks
-        self._waiting: dict[int, deque[_Waiting]] = {}
-        self._running: set[int] = set()
+        self._waiting: dict[_Kind, deque[_Waiting]] = {}
+        self._running: set[_Kind] = set()
 
-    async def store(self, data: bytes, origin: Origin, copies: int) -> Packed:
-        """Write a small body. The block is held in flight once for this caller, who releases it.
+    async def store(self, data: bytes, origin: Origin, copies: int, *, sync: bool = True) -> Packed:
+        """Write a small body, `sync` as in BlockWriter.write. The block is held in flight once for this caller,
+        who releases it.
 
         Raises NotEnoughDatanodes or NoSpace.
         """
         packed: asyncio.Future[Packed] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(copies, deque()).append(_Waiting(data, origin, packed))
-        if copies not in self._running:
-            self._running.add(copies)
-            self._tasks.spawn(self._run(copies), "pack")
+        kind = _Kind(copies, sync)
+        self._waiting.setdefault(kind, deque()).append(_Waiting(data, origin, packed))
+        if kind not in self._running:
+            self._running.add(kind)
+            self._tasks.spawn(self._run(kind), "pack")
         try:
             return await packed
         except asyncio.CancelledError:
@@ -62,15 +71,15 @@ class Packer:
                 self._writer.release(ref.block, ref.nodes, used=False)
             raise
 
-    async def _run(self, copies: int) -> None:
+    async def _run(self, kind: _Kind) -> None:
         try:
-            while self._waiting[copies]:
-                await self._write(self._take(copies), copies)
+            while self._waiting[kind]:
+                await self._write(self._take(kind), kind)
         finally:
-            self._running.discard(copies)
+            self._running.discard(kind)
 
-    def _take(self, copies: int) -> list[_Waiting]:
-        queue = self._waiting[copies]
+    def _take(self, kind: _Kind) -> list[_Waiting]:
+        queue = self._waiting[kind]
         taken: list[_Waiting] = []
         size = origins = 0
         while queue:
@@ -82,7 +91,7 @@ class Packer:
             taken.append(queue.popleft())
         return taken
 
-    async def _write(self, bodies: list[_Waiting], copies: int) -> None:
+    async def _write(self, bodies: list[_Waiting], kind: _Kind) -> None:
         bodies = [body for body in bodies if not body.packed.cancelled()]
         if not bodies:
             return
@@ -95,7 +104,7 @@ class Packer:
             at += len(body.data)
         data = b"".join(body.data for body in bodies)
         try:
-            ref = await self._writer.write(data, origins, copies, writers=len(bodies))
+            ref = await self._writer.write(data, origins, kind.copies, writers=len(bodies), sync=kind.sync)
         except BaseException as error:
             for body in bodies:
                 if not body.packed.done():
