@@ -6,7 +6,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.block_store import BlockStore, Finding
 
 
 class Metrics:
@@ -16,7 +16,11 @@ class Metrics:
         self.received_bytes = self._counter("received_bytes", "Bytes of blocks stored durably")
         self.sent_bytes = self._counter("sent_bytes", "Bytes of blocks and files sent")
         self.peer_reads = self._counter("peer_reads", "Ranges fetched from another datanode, missing or bad here")
-        self.bad_blocks = self._counter("bad_blocks", "Blocks moved to the quarantine")
+        self.findings = {
+            Finding.BAD: self._counter("bad_blocks", "Blocks moved to the quarantine"),
+            Finding.MISSING: self._counter("missing_blocks", "Blocks whose files have vanished"),
+            Finding.UNEXPECTED: self._counter("unexpected_blocks", "Files of blocks that were not written here"),
+        }
         self.bad_metadata = self._counter("bad_metadata_files", "Copies of metadata moved to the quarantine")
         self.aborted_answers = self._counter("aborted_answers", "Answers cut off because no good copy was left")
         self.registered = Gauge(

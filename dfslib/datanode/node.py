@@ -17,12 +17,13 @@ from dfslib.config import load_for
 from dfslib.datanode.app import make_app
 from dfslib.datanode.commit_queue import CommitQueue
 from dfslib.datanode.layouts import Layouts
+from dfslib.datanode.losses import Losses
 from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.registration import Addresses, Registration
 from dfslib.datanode.replication import Replication
 from dfslib.datanode.services import Services
-from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.metadata_files import MetadataFiles
 from dfslib.datanode.store.volume import Volume
 from dfslib.model import BlockId
@@ -112,16 +113,19 @@ class DataNode:
         settings = self._settings
         metrics = Metrics()
         async with AsyncExitStack() as stack:
-            loop = asyncio.get_running_loop()
             volume = await asyncio.to_thread(Volume.open, settings.root)
             stack.callback(volume.close)
 
-            def on_bad(_: BlockId) -> None:
-                metrics.bad_blocks.inc()
-                if self._registration is not None:
-                    loop.call_soon_threadsafe(self._registration.report_soon)
+            losses = Losses()
 
-            store = await asyncio.to_thread(BlockStore, volume.root, settings.reserved_bytes, on_bad=on_bad)
+            def on_finding(block: BlockId, finding: Finding) -> None:
+                metrics.findings[finding].inc()
+                if finding is not Finding.UNEXPECTED:
+                    losses.add(block)
+                elif self._registration is not None:
+                    self._registration.report_soon()
+
+            store = await asyncio.to_thread(BlockStore, volume.root, settings.reserved_bytes, on_finding=on_finding)
             stack.callback(store.close)
             # Ended before the volume is unlocked: whatever still writes is waited for.
             pool = stack.enter_context(ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk"))
@@ -140,6 +144,7 @@ class DataNode:
                 store,
                 pool,
                 replication,
+                losses,
                 settings.addresses,
                 on_registered=lambda: metrics.registered.set(1),
             )

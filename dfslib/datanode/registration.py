@@ -13,14 +13,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from dfslib.datanode.losses import Losses
 from dfslib.datanode.namenode_client import NamenodeClient
-from dfslib.datanode.replication import Outcomes, Replication
-from dfslib.datanode.store.block_store import BlockStore, Listing
+from dfslib.datanode.replication import NO_OUTCOMES, Outcomes, Replication
+from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.volume import Volume
 from dfslib.errors import DfsError, ForeignVolume, UnknownNode
 from dfslib.model import BlockId
@@ -38,6 +40,8 @@ _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 3.0
 """Short: one small request every 3 s harms no namenode, and its restart should not be an outage."""
 _DELETE_S: Final = 1.0
+_LOSSES_MAX: Final = 1000
+"""More blocks lost at once than this are not told one by one, but by reporting those that are left."""
 _BEAT_MIN_S: Final = 0.1
 """The namenode holds a heartbeat for about a second. One that does not must not be flooded."""
 
@@ -61,6 +65,7 @@ class Registration:
         store: BlockStore,
         pool: Executor,
         replication: Replication,
+        losses: Losses,
         addresses: Addresses,
         *,
         on_registered: Callable[[], None] = lambda: None,
@@ -70,6 +75,7 @@ class Registration:
         self._store = store
         self._pool = pool
         self._replication = replication
+        self._losses = losses
         self._addresses = addresses
         self._on_registered = on_registered
         self._backoff_s = 0.0
@@ -105,7 +111,7 @@ class Registration:
             log.info(event("left without the namenode's knowledge", reason=error))
 
     def report_soon(self) -> None:
-        """Report all blocks again before long: one that was reported has turned out bad. From the event loop."""
+        """Report all blocks again before long: there are some that the namenode does not know of. From any thread."""
         self._report_wanted = True
 
     async def _join(self) -> None:
@@ -133,10 +139,12 @@ class Registration:
     async def _report(self) -> None:
         self._report_wanted = False
         listing = await self._in_thread(self._store.start_listing)
+        losses = self._losses.untold()  # none of them is in the listing, unless it has been made good
         try:
             await self._report_pages(listing)
         finally:
             self._store.end_listing(listing)
+        self._losses.told(losses)
 
     async def _report_pages(self, listing: Listing) -> None:
         after, last = 0, False
@@ -151,9 +159,13 @@ class Registration:
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        outcomes = self._replication.outcomes()
-        answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat(outcomes))
+        outcomes, losses = self._replication.outcomes(), self._losses.untold()
+        if len(losses) > _LOSSES_MAX:
+            await self._report()
+            losses = self._losses.untold()
+        answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat(outcomes, losses))
         self._replication.told(outcomes)
+        self._losses.told(losses)
         self._replication.order(answer.copy)
         await self._delete(answer.delete)
         if self._report_wanted:
@@ -161,7 +173,9 @@ class Registration:
         if not answer.delete and not answer.copy and not self._to_delete:
             await asyncio.sleep(max(0.0, _BEAT_MIN_S - (loop.time() - began)))
 
-    def _heartbeat(self, outcomes: Outcomes | None = None, *, leaving: bool = False) -> HeartbeatRequest:
+    def _heartbeat(
+        self, outcomes: Outcomes = NO_OUTCOMES, losses: Iterable[BlockId] = (), *, leaving: bool = False
+    ) -> HeartbeatRequest:
         usage = self._store.usage()
         return HeartbeatRequest(
             node_id=self._volume.node_id,
@@ -170,8 +184,10 @@ class Registration:
             free=usage.free,
             blocks=usage.blocks,
             leaving=leaving,
-            copied=sorted(outcomes.copied) if outcomes else [],
-            failed=sorted(outcomes.failed) if outcomes else [],
+            # What is here or not is asked now: a copy may have been lost again since, a loss made good.
+            copied=sorted(block for block in outcomes.copied if block in self._store),
+            failed=sorted(outcomes.failed),
+            bad=sorted(block for block in losses if block not in self._store),
         )
 
     async def _delete(self, blocks: list[int]) -> None:

@@ -33,8 +33,11 @@ _GATHER_BYTES: Final = 1 << 20
 class Outcomes(NamedTuple):
     """What became of orders since the namenode was last told."""
 
-    copied: frozenset[int]
-    failed: frozenset[int]
+    copied: frozenset[BlockId]
+    failed: frozenset[BlockId]
+
+
+NO_OUTCOMES: Final = Outcomes(frozenset(), frozenset())
 
 
 class Replication:
@@ -46,8 +49,8 @@ class Replication:
         self._peers = peers
         self._orders: asyncio.Queue[CopyOrder] = asyncio.Queue()
         self._known: set[int] = set()
-        self._copied: set[int] = set()
-        self._failed: set[int] = set()
+        self._copied: set[BlockId] = set()
+        self._failed: set[BlockId] = set()
 
     def order(self, orders: Sequence[CopyOrder]) -> None:
         for order in orders:
@@ -81,13 +84,13 @@ class Replication:
                 if not await self._in_thread(self._is_here, block):
                     await self._copy(block, order.urls)
             except DfsError as error:
-                self._failed.add(order.block)
+                self._failed.add(block)
                 log.warning(event("copy failed", block=format_block(block), error=error))
             except Exception:
-                self._failed.add(order.block)
+                self._failed.add(block)
                 log.exception(event("copy failed unexpectedly", block=format_block(block)))
             else:
-                self._copied.add(order.block)
+                self._copied.add(block)
             finally:
                 self._known.discard(order.block)
 

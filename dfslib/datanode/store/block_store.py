@@ -1,4 +1,4 @@
-"""The blocks of a volume: find, share, list, delete, quarantine, and count them.
+"""The blocks of a volume: find, share, list, delete, quarantine, count and miss them.
 
 Making new ones is `block_writer`'s, the format of their files `block_file`'s. All methods block on the disk
 unless they say otherwise, and may be called from any thread.
@@ -10,7 +10,7 @@ for the disk, so that the event loop may take it. `_names` is taken before `_tab
 
 from __future__ import annotations
 
-import bisect
+import enum
 import logging
 import os
 import threading
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Final
 
 from dfslib.datanode.store.block_file import BadBlock
+from dfslib.datanode.store.block_index import DIRECTORIES, BlockIndex, directory_number
+from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.open_block import OpenBlock
 from dfslib.datanode.store.volume import sync_directory, sync_filesystem
 from dfslib.errors import InputOutput, NoSpace, NotFound
@@ -32,10 +34,6 @@ from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.store")
 
-_DIRECTORIES: Final = 256
-_DIRECTORY_SHIFT: Final = 30
-"""Ids are milliseconds << 20 (runtime.ids), so bits 30-37 name the second: blocks written together share a
-directory, and so one fsync of it."""
 _OPEN_MAX: Final = 256
 """Blocks kept open for the next reader; below the usual limit of 1,024 file descriptors, with sockets."""
 
@@ -50,6 +48,17 @@ class Usage:
     blocks: int
 
 
+class Finding(enum.Enum):
+    """What turned out to be other than it should be."""
+
+    BAD = "bad"
+    """A block's file does not hold what it should; it is in the quarantine."""
+    MISSING = "missing"
+    """A block's file has vanished."""
+    UNEXPECTED = "unexpected"
+    """A file with a block's name has appeared that was not written here; it may be a good block."""
+
+
 class BlockStore:
     def __init__(
         self,
@@ -57,19 +66,19 @@ class BlockStore:
         reserved_bytes: int,
         *,
         clock: Callable[[], int] = time.time_ns,
-        on_bad: Callable[[BlockId], None] = lambda block: None,
+        on_finding: Callable[[BlockId, Finding], None] = lambda block, finding: None,
     ) -> None:
         """Open the store of a volume: remove half-written blocks, count the whole ones.
 
-        `on_bad` is told of every block that goes to the quarantine, from whichever thread found it.
+        `on_finding` is told what is found, once, from whichever thread found it.
         """
         self.clock = clock
         self.tmp: Final = root / "tmp"
         self._root: Final = root
-        self._directories: Final = [root / "blocks" / f"{number:02x}" for number in range(_DIRECTORIES)]
+        self._directories: Final = [root / "blocks" / f"{number:02x}" for number in range(DIRECTORIES)]
         self._quarantine: Final = root / "quarantine"
         self._reserved: Final = reserved_bytes
-        self._on_bad = on_bad
+        self._on_finding = on_finding
         self._names = threading.Lock()
         self._tables = threading.Lock()
         self._open: OrderedDict[BlockId, OpenBlock] = OrderedDict()
@@ -80,16 +89,14 @@ class BlockStore:
         self._listings: list[Listing] = []
         self._syncing = threading.Lock()
         self._unsynced = False
-        self._used = 0
-        self._count = 0
+        self._index = BlockIndex()
         for entry in self.tmp.iterdir():
             entry.unlink()  # not renamed, so nobody was told that it is stored
         for directory in self._directories:
             directory.mkdir(exist_ok=True)
         sync_directory(root / "blocks")
-        for _, entry_size in self._scan(with_sizes=True):
-            self._count += 1
-            self._used += entry_size
+        for number in range(DIRECTORIES):
+            self._index.fill(number, self._scan(number, with_sizes=True))
 
     # Finding and sharing
 
@@ -98,7 +105,12 @@ class BlockStore:
 
     def directory(self, block: BlockId) -> Path:
         """Where the block's name stands: what is to be synced once it does."""
-        return self._directories[_directory_number(block)]
+        return self._directories[directory_number(block)]
+
+    def __contains__(self, block: BlockId) -> bool:
+        """Whether the block is here, as far as anyone has noticed. Never waits for the disk."""
+        with self._tables:
+            return block in self._index
 
     def acquire(self, block: BlockId) -> OpenBlock:
         """The block, open and pinned until `release`. Raises NotFound, or BadBlock after quarantining it."""
@@ -110,6 +122,7 @@ class BlockStore:
         try:
             opened = OpenBlock(block, path)
         except FileNotFoundError:
+            self._miss(block)
             raise NotFound(f"block {format_block(block)} is not on this datanode") from None
         except BadBlock as error:
             self._to_quarantine(block, error, None)
@@ -130,13 +143,17 @@ class BlockStore:
         return opened
 
     def acquire_if_open(self, block: BlockId) -> OpenBlock | None:
-        """As `acquire` where the block is open already; never waits for the disk."""
+        """As `acquire` where the block is open already, and its file as it was; never waits for the disk."""
         with self._tables:
             opened = self._open.get(block)
-            if opened is not None:
-                self._open.move_to_end(block)
-                opened.references += 1
-                self._pins[block] += 1
+            if opened is None:
+                return None
+            if not opened.is_whole():
+                self._forget(block)  # `acquire` is going to find out what has happened to it
+                return None
+            self._open.move_to_end(block)
+            opened.references += 1
+            self._pins[block] += 1
             return opened
 
     def release(self, opened: OpenBlock) -> None:
@@ -215,12 +232,13 @@ class BlockStore:
                 self._removals += 1
                 self._forget(block)
             try:
-                size = path.stat().st_size
                 path.unlink()
+                found = True
             except FileNotFoundError:
-                return False
-            self._account(-size, -1)
-            return True
+                found = False
+            with self._tables:
+                self._index.remove(block)
+            return found
 
     def quarantine(self, opened: OpenBlock, error: BadBlock) -> None:
         """Take an open block that turned out bad out of use; its file is kept for a person to look at."""
@@ -228,24 +246,69 @@ class BlockStore:
 
     def _to_quarantine(self, block: BlockId, error: BadBlock, inode: int | None) -> None:
         path = self.path(block)
+        kept = self._quarantine / f"{format_block(block)}.{self.clock()}"
         with self._names:
             with self._tables:
                 self._removals += 1
                 self._forget(block)
             try:
-                found = path.stat()
-                if inode is not None and found.st_ino != inode:
+                if inode is not None and path.stat().st_ino != inode:
                     return  # a good copy has taken its place already
-                kept = self._quarantine / f"{format_block(block)}.{self.clock()}"
                 path.rename(kept)
+                # Else a power cut brings the bad block back, after its repair was thought unneeded.
+                sync_directory(self._quarantine)
+                sync_directory(self.directory(block))
             except FileNotFoundError:
                 return  # another reader has found it first
-            self._account(-found.st_size, -1)
-            # Else a power cut brings the bad block back, after its repair was thought unneeded.
-            sync_directory(self._quarantine)
-            sync_directory(self.directory(block))
+            except OSError as failure:
+                # It is not served all the same, and the namenode has to know.
+                log.error(event("bad block cannot be moved", block=format_block(block), reason=failure))  # noqa: TRY400
+            with self._tables:
+                self._index.remove(block)
         log.error(event("bad block quarantined", block=format_block(block), reason=error, kept=kept))
-        self._on_bad(block)
+        self._on_finding(block, Finding.BAD)
+
+    def _miss(self, block: BlockId) -> None:
+        """Note that a block's file is not there, if it should be."""
+        with self._names:  # nobody is deleting or publishing it now
+            if self.path(block).exists():
+                return
+            with self._tables:
+                if not self._index.remove(block):
+                    return
+                self._doomed.discard(block)
+                self._forget(block)
+        log.error(event("block has vanished", block=format_block(block), path=self.path(block)))
+        self._on_finding(block, Finding.MISSING)
+
+    def _take_up(self, block: BlockId) -> None:
+        """Note a file that is there, if nobody knows of it."""
+        with self._names:
+            try:
+                size = self.path(block).stat().st_size
+            except FileNotFoundError:
+                return  # deleted since
+            with self._tables:
+                if not self._index.add(block, size):
+                    return  # published since
+        log.warning(event("unexpected block", block=format_block(block), path=self.path(block)))
+        self._on_finding(block, Finding.UNEXPECTED)
+
+    def compare(self, number: int) -> list[BlockId]:
+        """Look which blocks are in a directory, and note those that are missing or unexpected; sorted."""
+        try:
+            found = {block for block, _ in self._scan(number, with_sizes=False)}
+        except FileNotFoundError:
+            self._make_directory(number)
+            found = set()
+        with self._tables:
+            known = self._index.in_directory(number)
+        for block in known:
+            if block not in found:
+                self._miss(block)
+        for block in found.difference(known):
+            self._take_up(block)
+        return sorted(found)
 
     # Making (called by block_writer)
 
@@ -262,9 +325,12 @@ class BlockStore:
             path = self.path(block)
             if path.exists():
                 return False
+            if not path.parent.exists():  # deleted by hand; no reason to refuse what comes now
+                self._make_directory(directory_number(block))
             temporary.rename(path)
-            self._account(size, 1)
             with self._tables:
+                self._index.remove(block)  # whose file has vanished, and is here again
+                self._index.add(block, size)
                 for listing in self._listings:
                     listing.recent.add(block)
         return True
@@ -293,17 +359,17 @@ class BlockStore:
                 self._unsynced = True
                 raise InputOutput(f"the datanode's disk failed: {error}") from error
 
-    def _account(self, size: int, count: int) -> None:
-        with self._tables:
-            self._used += size
-            self._count += count
+    def _make_directory(self, number: int) -> None:
+        self._directories[number].mkdir(parents=True, exist_ok=True)
+        sync_directory(self._root / "blocks")
 
     # Counting and listing
 
     def usage(self) -> Usage:
         """Does not wait for the disk."""
         disk = os.statvfs(self._root)
-        return Usage(disk.f_blocks * disk.f_frsize, self._used, max(0, self._free(disk)), self._count)
+        index = self._index
+        return Usage(disk.f_blocks * disk.f_frsize, index.used_bytes, max(0, self._free(disk)), index.count)
 
     def _free(self, disk: os.statvfs_result) -> int:
         return disk.f_bavail * disk.f_frsize - self._reserved
@@ -314,7 +380,10 @@ class BlockStore:
         with self._tables:
             self._listings.append(listing)
         try:
-            listing.found = array("Q", sorted(block for block, _ in self._scan(with_sizes=False)))
+            found = array("Q")
+            for number in range(DIRECTORIES):
+                found.extend(self.compare(number))
+            listing.found = array("Q", sorted(found))
         except BaseException:
             self.end_listing(listing)
             raise
@@ -331,39 +400,18 @@ class BlockStore:
             for block in list(self._open):
                 self._forget(block)
 
-    def _scan(self, *, with_sizes: bool) -> Iterator[tuple[BlockId, int]]:
-        for number, directory in enumerate(self._directories):
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    try:
-                        block = parse_block(entry.name)
-                        size = entry.stat(follow_symlinks=False).st_size if with_sizes else 0
-                    except ValueError:
-                        log.warning(event("not a block", path=entry.path, action="ignored"))
-                        continue
-                    except FileNotFoundError:
-                        continue  # deleted while we look
-                    if _directory_number(block) != number:
-                        log.warning(event("block in a wrong directory", path=entry.path, action="ignored"))
-                        continue
-                    yield block, size
-
-
-def _directory_number(block: BlockId) -> int:
-    return block >> _DIRECTORY_SHIFT & _DIRECTORIES - 1
-
-
-class Listing:
-    """Pages of block ids. `found` is 8 bytes a block, so ten million are no burden."""
-
-    def __init__(self) -> None:
-        self.found: array[int] = array("Q")
-        self.recent: set[int] = set()
-
-    def page(self, after: int, limit: int) -> tuple[list[int], bool]:
-        """The next `limit` ids above `after` (and newer ones among them), and whether these are the last."""
-        first = bisect.bisect_right(self.found, after)
-        ids = self.found[first : first + limit].tolist()
-        last = first + limit >= len(self.found)
-        newer = {block for block in set(self.recent) if block > after and (last or block <= ids[-1])}
-        return sorted(newer.union(ids)), last
+    def _scan(self, number: int, *, with_sizes: bool) -> Iterator[tuple[BlockId, int]]:
+        with os.scandir(self._directories[number]) as entries:
+            for entry in entries:
+                try:
+                    block = parse_block(entry.name)
+                    size = entry.stat(follow_symlinks=False).st_size if with_sizes else 0
+                except ValueError:
+                    log.warning(event("not a block", path=entry.path, action="ignored"))
+                    continue
+                except FileNotFoundError:
+                    continue  # deleted while we look
+                if directory_number(block) != number:
+                    log.warning(event("block in a wrong directory", path=entry.path, action="ignored"))
+                    continue
+                yield block, size

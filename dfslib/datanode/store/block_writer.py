@@ -23,7 +23,7 @@ from dfslib.datanode.store.block_file import BadBlock, Checksums, Footer, encode
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.datanode.store.volume import sync_directory
-from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, NotFound
+from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, Origin, format_block
 
 _numbers = itertools.count()
@@ -169,7 +169,11 @@ class BlockWriter:
                 if (old.footer.size, old.footer.crc32c) != (footer.size, footer.crc32c):
                     raise Exists(f"block {format_block(footer.block)} exists with other content")
                 old.check(0, old.size)
-        except (NotFound, BadBlock):
+        except NotFound:
+            return False
+        except BadBlock as error:
+            if self._store.path(footer.block).exists():
+                raise InputOutput(f"a bad file is in the way, and cannot be moved: {error}") from error
             return False
         self._store.keep(footer.block)
         return True

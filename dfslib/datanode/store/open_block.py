@@ -42,7 +42,12 @@ class OpenBlock:
     def __init__(self, block: BlockId, path: Path) -> None:
         """Open and read the footer. Raises FileNotFoundError, BadBlock or OSError."""
         self.block = block
-        self.file: Final = io.FileIO(path, "rb")
+        try:
+            self.file: Final = io.FileIO(path, "rb")
+        except OSError as error:
+            if error.errno in _ROTTEN:
+                raise BadBlock(f"the disk cannot open it: {error.strerror}") from error
+            raise
         self.references = 0
         """Users at the moment; kept by the store under its lock."""
         self.cached = False
@@ -55,6 +60,12 @@ class OpenBlock:
     @property
     def size(self) -> int:
         return self.footer.size
+
+    def is_whole(self) -> bool:
+        """Whether the file still has a name and its length: what can be told without reading it. Does not wait
+        for the disk."""
+        status = os.fstat(self.file.fileno())
+        return status.st_nlink > 0 and status.st_size == self._file_bytes
 
     def inode(self) -> int:
         """The file's own number, to tell it from another one that took its name meanwhile."""
@@ -113,7 +124,7 @@ class OpenBlock:
             raise InputOutput(f"block {format_block(self.block)} cannot be read: {error}") from error
 
     def _read_footer(self) -> Footer:
-        size = os.fstat(self.file.fileno()).st_size
+        size = self._file_bytes = os.fstat(self.file.fileno()).st_size
         wanted = min(size, _ENDING_BYTES)
         while True:
             ending = bytearray(wanted)

@@ -150,6 +150,12 @@ class Sender:
         assert window.block is not None
         return self._from_peer(window.block, window.start, window.end, NotFound("missing or bad"))
 
+    async def cut_off(self, opened: OpenBlock) -> None:
+        """Take a block out of use whose file has become too short while it was sent."""
+        error = BadBlock("the file became shorter while it was sent")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._services.pool, self._store.quarantine, opened, error)
+
     def release_unused(self, checking: Future[OpenBlock | None]) -> None:
         """Give back what a check acquired that nobody will look at."""
 
@@ -199,15 +205,21 @@ class _Stream:
     async def _send_window(self, window: Piece, opened: OpenBlock | None) -> None:
         if opened is not None:
             await self._prepare()
-            await self._send_file(opened, window.start, len(window))
+            sent = await self._send_file(opened, window.start, len(window))
+            if sent < len(window):  # the file was cut off after it was checked
+                await self._sender.cut_off(opened)
+                await self._send_from_peer(Piece(window.block, window.start + sent, window.end))
         elif window.block is None:
             await self._prepare()
             await self._write(memoryview(_ZEROS)[: len(window)])
         else:
-            async with aclosing(await self._sender.peer_source(window)) as source:
-                async for part in source:
-                    await self._prepare()  # only now: until the first byte an error can still be answered properly
-                    await self._write(part)
+            await self._send_from_peer(window)
+
+    async def _send_from_peer(self, window: Piece) -> None:
+        async with aclosing(await self._sender.peer_source(window)) as source:
+            async for part in source:
+                await self._prepare()  # only now: until the first byte an error can still be answered properly
+                await self._write(part)
 
     async def _prepare(self) -> None:
         if not self._response.prepared:
@@ -217,7 +229,8 @@ class _Stream:
         await self._response.write(data)
         self.sent += len(data)
 
-    async def _send_file(self, opened: OpenBlock, start: int, count: int) -> None:
+    async def _send_file(self, opened: OpenBlock, start: int, count: int) -> int:
+        """How many bytes were sent: less than `count` where the file has become too short."""
         transport = self._request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
@@ -225,11 +238,13 @@ class _Stream:
         try:
             sent = await loop.sendfile(transport, opened.file, start, count, fallback=False)
         except asyncio.SendfileNotAvailableError:  # a file system without it
-            await self._write(await loop.run_in_executor(None, opened.read, start, start + count))
-            return
-        if sent != count:
-            raise ConnectionResetError(f"{sent} bytes of {count} were sent")
+            try:
+                await self._write(await loop.run_in_executor(None, opened.read, start, start + count))
+            except BadBlock:
+                return 0
+            return count
         self.sent += sent
+        return sent
 
     def abort(self) -> None:
         if self._request.transport is not None:

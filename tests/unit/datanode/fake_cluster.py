@@ -19,6 +19,7 @@ from dfslib.errors import DfsError, NotFound
 from dfslib.model import BlockId, Extent, InodeId, format_block, parse_block
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import (
+    CopyOrder,
     HeartbeatAnswer,
     HeartbeatRequest,
     JoinAnswer,
@@ -47,8 +48,14 @@ class FakeNamenode:
     """Answered in turn, before heartbeats work again."""
     delete_in_report: list[int] = field(default_factory=list)
     delete_in_heartbeat: list[int] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Heartbeats are answered while it is set."""
+    copy_in_heartbeat: list[CopyOrder] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     url: str = ""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -91,8 +98,10 @@ class FakeNamenode:
         await self._note()
         if self.heartbeat_errors:
             return _error(self.heartbeat_errors.pop(0))
+        await self.gate.wait()
         delete, self.delete_in_heartbeat = self.delete_in_heartbeat, []
-        return _body(HeartbeatAnswer(delete))
+        copy, self.copy_in_heartbeat = self.copy_in_heartbeat, []
+        return _body(HeartbeatAnswer(delete, copy))
 
     async def _layout(self, request: web.Request) -> web.Response:
         self.layout_requests += 1

@@ -14,7 +14,7 @@ import pytest
 from crc32c import crc32c
 
 from dfslib.datanode.store.block_file import SLICE_BYTES, BadBlock
-from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock, Stored, write_batch
 from dfslib.errors import ChecksumMismatch, Exists, FileTooLarge, NoSpace, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, InodeId, Origin
@@ -131,14 +131,14 @@ def test_same_block_again_is_no_error_and_other_content_is(volume_root: Path) ->
 
 
 def test_writing_again_replaces_a_copy_that_is_bad(volume_root: Path) -> None:
-    bad: list[BlockId] = []
-    store = new_store(volume_root, 0, on_bad=bad.append)
+    findings: list[tuple[BlockId, Finding]] = []
+    store = new_store(volume_root, 0, on_finding=lambda *found: findings.append(found))
     store_block(store, 5, DATA)
     with block_path(volume_root, 5).open("r+b") as file:
         file.seek(70_000)
         file.write(b"\xff")
     assert store_block(store, 5, DATA).created
-    assert bad == [5]
+    assert findings == [(5, Finding.BAD)]
     assert read(store, 5) == DATA
     assert store.usage().blocks == 1
 
