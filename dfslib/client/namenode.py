@@ -38,7 +38,8 @@ class HttpNameNode:
     Paths are text, bytes or path objects, with or without their leading slash; text stands for bytes as in
     `os.fsencode`. Every method raises the OSError that Python raises for a local file (FileNotFoundError,
     IsADirectoryError, ... with `filename` set), and ConnectionError where the cluster does not answer. Calls
-    that failed on the way are repeated for up to `timeout_s` seconds, if that cannot do a thing twice.
+    that failed on the way are repeated for up to `timeout_s` seconds; changes carry an id by which the namenode
+    does them once.
 
     An object may be used by several threads, and as a context manager. It follows no proxy of the
     environment (`http_proxy`).
@@ -274,7 +275,7 @@ class HttpNameNode:
         copies; `exclusive`: raise FileExistsError where there is a file; `if_match`: the ETag that the
         present content must have, else FileExistsError. A file is streamed from its position on; one that
         cannot seek is sent once only, and then not again after a failure.
-        The answer's `replicas` tells how many datanodes hold the content.
+        The answer's `replicas` tells how many datanodes hold the content; None where a first answer was lost.
         """
         options = WriteOptions(
             mode=mode,

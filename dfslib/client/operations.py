@@ -30,7 +30,16 @@ from dfslib.client.results import (
     status_of_body,
     usage_of_body,
 )
-from dfslib.client.transport import LONG_ANSWER_S, Answer, NoAnswer, Repeat, Request, Transport, os_error
+from dfslib.client.transport import (
+    CHANGE_ANSWER_S,
+    LONG_ANSWER_S,
+    Answer,
+    NoAnswer,
+    Repeat,
+    Request,
+    Transport,
+    os_error,
+)
 from dfslib.errors import DfsError
 from dfslib.wire import messages, routes
 from dfslib.wire.attributes import attr_of_headers
@@ -156,16 +165,15 @@ class Operations:
 
     def write(self, path: RemotePath, body: Body, options: WriteOptions) -> FileInfo:
         """Make `body` the content of a file, atomically: on any error the old content stays, or nothing."""
-        conditional = options.exclusive or options.if_match is not None
         return self._change(
             Request(
                 "PUT",
                 remote_paths.target(path, options.query()),
                 body=body,
                 headers=options.headers(),
-                repeat=Repeat.UNCHANGED if conditional else Repeat.ALWAYS,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                answer_timeout_s=LONG_ANSWER_S,
+                answer_timeout_s=CHANGE_ANSWER_S,
             )
         )
 
@@ -176,26 +184,22 @@ class Operations:
                 "POST",
                 remote_paths.target(path, "op=append"),
                 body=body,
-                repeat=Repeat.UNCHANGED,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                answer_timeout_s=LONG_ANSWER_S,
+                answer_timeout_s=CHANGE_ANSWER_S,
             )
         )
 
     # Names
 
     def delete(self, path: RemotePath, *, recursive: bool = False) -> None:
-        """Remove a file, a link or a directory; one that is not empty only where `recursive`.
-
-        Sent again after a lost answer, and then done where nothing is there any more.
-        """
+        """Remove a file, a link or a directory; one that is not empty only where `recursive`."""
         self._send(
             Request(
                 "DELETE",
                 remote_paths.target(path, query(recursive=recursive)),
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                done_codes=frozenset({"ENOENT"}),
-                answer_timeout_s=LONG_ANSWER_S if recursive else None,
             )
         )
 
@@ -207,7 +211,7 @@ class Operations:
             Request(
                 "POST",
                 remote_paths.target(path, text),
-                repeat=Repeat.ALWAYS if parents else Repeat.UNCHANGED,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
             )
         )
@@ -232,7 +236,7 @@ class Operations:
             Request(
                 "POST",
                 remote_paths.target(path, text),
-                repeat=Repeat.UNCHANGED,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(target),
                 filename2=os.fspath(path),
             )
@@ -244,10 +248,10 @@ class Operations:
             Request(
                 "POST",
                 remote_paths.target(source, f"{text}&to={to}"),
-                repeat=Repeat.UNCHANGED,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(source),
                 filename2=os.fspath(destination),
-                answer_timeout_s=LONG_ANSWER_S,
+                answer_timeout_s=CHANGE_ANSWER_S,
             )
         )
 
@@ -265,16 +269,16 @@ class Operations:
         )
         if not follow:
             text += "&follow=false"
-        return self._change(Request("POST", remote_paths.target(path, text), filename=os.fspath(path)))
+        return self._change_path(path, text)
 
     def touch(self, path: RemotePath) -> FileInfo:
         """Make an empty file, or set the times of the one that is there to now."""
-        return self._change(Request("POST", remote_paths.target(path, "op=touch"), filename=os.fspath(path)))
+        return self._change_path(path, "op=touch")
 
     def truncate(self, path: RemotePath, size: int) -> FileInfo:
         """Cut a file off at `size` bytes, or lengthen it with zeros."""
         text = query(op="truncate", size=size)
-        return self._change(Request("POST", remote_paths.target(path, text), filename=os.fspath(path)))
+        return self._change_path(path, text)
 
     def set_extended_attribute(
         self, path: RemotePath, name: str, value: bytes, *, create: bool = False, replace: bool = False
@@ -284,7 +288,7 @@ class Operations:
                 "POST",
                 remote_paths.target(path, query(op="setxattr", name=os.fsencode(name), create=create, replace=replace)),
                 body=Body(value),
-                repeat=Repeat.UNCHANGED if create else Repeat.ALWAYS,
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
             )
         )
@@ -294,8 +298,8 @@ class Operations:
             Request(
                 "POST",
                 remote_paths.target(path, query(op="removexattr", name=os.fsencode(name))),
+                repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                done_codes=frozenset({"ENODATA"}),
             )
         )
 
@@ -321,6 +325,10 @@ class Operations:
 
     def _send(self, request: Request) -> Answer:
         return self.transport.send(request)
+
+    def _change_path(self, path: RemotePath, text: str) -> FileInfo:
+        target = remote_paths.target(path, text)
+        return self._change(Request("POST", target, repeat=Repeat.ONCE, filename=os.fspath(path)))
 
     def _change(self, request: Request) -> FileInfo:
         return info_of_body(self._decode(self._send(request), messages.AttrBody))

@@ -5,6 +5,9 @@ prepare a URL, so requests are prepared here, and only sent by the session. Prox
 named in the environment are not used: `http_proxy` would send requests for localhost and for the
 cluster's own names astray, and looking costs 0.2 ms a call.
 
+A request that changes something gets an id, the same one whenever it is sent again, by which the namenode does
+it once; past the time in which the namenode knows it, it is not sent again.
+
 Safe to use from several threads. Does not know any operation of the file system.
 """
 
@@ -13,15 +16,14 @@ from __future__ import annotations
 import enum
 import errno
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.hooks import default_hooks
 from requests.models import PreparedRequest
@@ -29,16 +31,19 @@ from requests.structures import CaseInsensitiveDict
 
 from dfslib import errors
 from dfslib.client.bodies import Body, SourceFailed
+from dfslib.client.connections import new_session
 from dfslib.client.retrying import Retries, Timing
 from dfslib.errors import DfsError
 from dfslib.wire import messages, routes
 
-POOL_CONNECTIONS: Final = 32
-"""Connections kept to each server; more threads than this work too, and then open one each time."""
 CONNECT_TIMEOUT_S: Final = 5.0
 """For one attempt. A host that drops packets is no reason to spend all of the time on it."""
 LONG_ANSWER_S: Final = 600.0
-"""For answers that take the server its time: fsck, deleting a tree, syncing a large file to disks."""
+"""For answers that take the server its time: fsck reads all of the metadata."""
+CHANGE_ANSWER_S: Final = 240.0
+"""For changes that take the server its time, syncing a large file to disks: short beside REMEMBERED_S."""
+REMEMBERED_S: Final = 540.0
+"""The namenode knows a request for 600 s from when it was done; a repetition has a minute to arrive."""
 
 _TELLING: Final = frozenset({errno.EIO, errno.EINVAL, errno.ESTALE, errno.EBADMSG})
 """Errnos whose own text says nothing; the server's message is shown in its place."""
@@ -49,6 +54,8 @@ class Repeat(enum.Enum):
 
     ALWAYS = enum.auto()
     """Send it again: twice has the effect of once."""
+    ONCE = enum.auto()
+    """Send it again with the id that it had: the namenode does it once and answers alike."""
     UNCHANGED = enum.auto()
     """Only where the failure guarantees that nothing has changed."""
 
@@ -131,6 +138,28 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+class _Lost:
+    """The answers to one request that did not come, and what they allow."""
+
+    def __init__(self, request: Request, clock: Callable[[], float], answer_timeout_s: float) -> None:
+        self._repeat = request.repeat
+        self._clock = clock
+        self._answer_timeout_s = answer_timeout_s
+        self._remembered_until: float | None = None
+        self.any = False
+
+    def may_repeat(self, failure: NoAnswer) -> bool:
+        """Whether the request may be sent again after `failure`, and after those before it."""
+        if not failure.never_sent:
+            self.any = True
+            if self._remembered_until is None:
+                # The request may have been done as soon as it was there, and its answer waited for since then.
+                self._remembered_until = self._clock() - self._answer_timeout_s + REMEMBERED_S
+        if self._repeat is Repeat.ONCE and self._remembered_until is not None:
+            return self._clock() < self._remembered_until
+        return failure.never_sent or self._repeat is Repeat.ALWAYS
+
+
 class Transport:
     """Sends requests to the server at `url`. Raises ValueError where that is no http or https URL.
 
@@ -145,12 +174,7 @@ class Transport:
         self.url = url.rstrip("/") + "/"
         self.timeout_s = timeout_s
         self._timing = timing or Timing()
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=POOL_CONNECTIONS, pool_maxsize=POOL_CONNECTIONS, max_retries=0)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
+        self._session = new_session()
 
     def close(self) -> None:
         """Close the connections that wait in the pool."""
@@ -166,17 +190,21 @@ class Transport:
         whatever reading the body's source raised.
         """
         retries = self.retries()
-        lost = False
+        answer_timeout_s = request.answer_timeout_s or self.timeout_s
+        if request.repeat is Repeat.ONCE:
+            answer_timeout_s = min(answer_timeout_s, CHANGE_ANSWER_S)
+            named = {**request.headers, routes.HEADER_REQUEST_ID: uuid.uuid4().hex}
+            request = replace(request, headers=named, answer_timeout_s=answer_timeout_s)
+        lost = _Lost(request, self._timing.clock, answer_timeout_s)
         while True:
             error: OSError
             try:
                 return self.attempt(request)
             except NoAnswer as failure:
-                lost = lost or not failure.never_sent
-                again = failure.never_sent or request.repeat is Repeat.ALWAYS
+                again = lost.may_repeat(failure)
                 reason, error = str(failure), failure.as_os_error()
             except DfsError as refusal:
-                if lost and refusal.code in request.done_codes:
+                if lost.any and refusal.code in request.done_codes:
                     return Answer(204, {}, b"")
                 again = refusal.retryable
                 reason = f"{self.url}: {refusal.message}"

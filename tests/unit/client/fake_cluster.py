@@ -12,7 +12,7 @@ from dfslib.model import Attr, FileType, InodeId, format_etag
 from dfslib.wire.attributes import attr_body, attr_headers
 from dfslib.wire.messages import ListingBody, encode, encode_error
 from dfslib.wire.paths import decode_component, parse_query
-from dfslib.wire.routes import HEADER_ERROR
+from dfslib.wire.routes import HEADER_ERROR, HEADER_REQUEST_ID
 
 DIR, FILE, LINK = FileType.DIRECTORY, FileType.FILE, FileType.SYMLINK
 
@@ -26,6 +26,7 @@ class FakeCluster:
     def __init__(self, serve: Any) -> None:
         self.attrs: dict[bytes, Attr] = {b"": Attr(InodeId(1), DIR, 0o755)}
         self.data: dict[bytes, bytes] = {}
+        self._done: dict[str, Reply] = {}
         self.faults: dict[tuple[str, str], list[Any]] = {}
         self._next = 100
         self.namenode = serve(lambda seen: self._faulty("namenode", seen, self._namenode))
@@ -64,11 +65,17 @@ class FakeCluster:
         path, _, raw = seen.target.partition("?")
         query = parse_query(raw)
         name = decode_component(path.removeprefix("/fs")).strip(b"/")
+        request_id = seen.headers.get(HEADER_REQUEST_ID.lower(), "")
+        if request_id in self._done:
+            return self._done[request_id]
         try:
-            return getattr(self, "_" + seen.method.lower())(name, query, seen)
+            reply: Reply = getattr(self, "_" + seen.method.lower())(name, query, seen)
         except (NotFound, Exists, IsADirectory, NotADirectory, NotEmpty) as error:
             body = b"" if seen.method == "HEAD" else encode_error(error)
             return Reply(error.http_status, body, {HEADER_ERROR: error.code, "Content-Type": "application/json"})
+        if request_id:
+            self._done[request_id] = reply
+        return reply
 
     def _find(self, name: bytes, follow: bool = True) -> Attr:
         attr = self.attrs.get(name)
@@ -133,6 +140,13 @@ class FakeCluster:
                 self.attrs[to] = self.attrs.pop(name)
                 self.data[to] = self.data.pop(name, b"")
                 name = to
+            case b"copy":
+                self.put(query["to"], self.data[name])
+            case b"link":
+                to = query["to"].strip(b"/")
+                if to in self.attrs:
+                    raise Exists
+                self.attrs[to], self.data[to] = self._find(name), self.data[name]
             case b"setattr":
                 self._find(name)
         return Reply(201, encode(attr_body(self.attrs[name])))

@@ -1,0 +1,57 @@
+"""Pools of kept connections, with as much patience for sending as for answers.
+
+urllib3 sends a body with the timeout that it connects with. That one is short; a namenode, though, may take
+nothing for as long as a datanode that stalls holds it up. No cookies, no proxies and no `.netrc`.
+"""
+
+from __future__ import annotations
+
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+POOL_CONNECTIONS: Final = 32
+"""Connections kept to each server; more threads than this work too, and then open one each time."""
+SEND_TIMEOUT_S: Final = 30.0
+"""For one piece of a body. Longer than DFS_STALL_TIMEOUT (10 s), in which a datanode that stalls is given up."""
+
+
+class _Connection(HTTPConnection):
+    def send(self, data: Any) -> None:
+        _be_patient(self)
+        super().send(data)
+
+
+class _TlsConnection(HTTPSConnection):
+    def send(self, data: Any) -> None:
+        _be_patient(self)
+        super().send(data)
+
+
+def _be_patient(connection: HTTPConnection) -> None:
+    if connection.sock is not None:  # else the headers are sent, and it connects now
+        connection.sock.settimeout(SEND_TIMEOUT_S)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def new_session() -> requests.Session:
+    """A session without connections yet. Proxies and certificates named in the environment are not used."""
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = HTTPAdapter(pool_connections=POOL_CONNECTIONS, pool_maxsize=POOL_CONNECTIONS, max_retries=0)
+    adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
+    return session
