@@ -136,6 +136,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "URL to which clients are redirected; unset: the one for peers",
     ),
     Setting("DFS_RESERVED_SPACE", _size, "64MiB", ("datanode",), "free space that blocks never use"),
+    Setting(
+        "DFS_SCRUB_EVERY", _seconds, "604800", ("datanode",),
+        "seconds in which every block is read and checked once, at 1 to 64 MiB a second",
+    ),
     Setting("DFS_URL", _url, f"http://localhost:{DEFAULT_PORT}/", ("dfs.py",), "namenode that `dfs.py` talks to"),
 )  # fmt: skip
 

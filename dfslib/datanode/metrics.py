@@ -22,6 +22,14 @@ class Metrics:
             Finding.UNEXPECTED: self._counter("unexpected_blocks", "Files of blocks that were not written here"),
         }
         self.bad_metadata = self._counter("bad_metadata_files", "Copies of metadata moved to the quarantine")
+        self.scrubbed_blocks = self._counter("scrubbed_blocks", "Blocks checked by the scrubber")
+        self.scrubbed_bytes = self._counter("scrubbed_bytes", "Bytes checked by the scrubber")
+        self.scrub_bad = self._counter("scrub_bad", "Blocks and copies of metadata that the scrubber found bad")
+        self.scrub_finished = Gauge(
+            "dfs_datanode_scrub_finished_timestamp_seconds",
+            "When the scrubber last finished a whole pass; 0 before the first",
+            registry=self.registry,
+        )
         self.aborted_answers = self._counter("aborted_answers", "Answers cut off because no good copy was left")
         self.registered = Gauge(
             "dfs_datanode_registered", "1 while the namenode knows this datanode", registry=self.registry

@@ -22,6 +22,8 @@ from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.registration import Addresses, Registration
 from dfslib.datanode.replication import Replication
+from dfslib.datanode.scrub import Scrubber
+from dfslib.datanode.scrub import Volume as ScrubbedVolume
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.metadata_files import MetadataFiles
@@ -46,6 +48,7 @@ class Settings:
     addresses: Addresses
     reserved_bytes: int
     body_timeout_s: float
+    scrub_every_s: float
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -62,6 +65,7 @@ class Settings:
             ),
             reserved_bytes=values["DFS_RESERVED_SPACE"],
             body_timeout_s=values["DFS_BODY_TIMEOUT"],
+            scrub_every_s=values["DFS_SCRUB_EVERY"],
         )
 
 
@@ -149,12 +153,19 @@ class DataNode:
                 on_registered=lambda: metrics.registered.set(1),
             )
             stack.callback(self._forget_registration)
+            metadata = MetadataFiles(volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc())
+            scrubber = Scrubber(
+                ScrubbedVolume(store, metadata, volume.root / "scrub.json"),
+                settings.scrub_every_s,
+                metrics,
+                # What the namenode has been told one by one may have crossed with a change of its own.
+                on_finished=self._registration.report_soon,
+            )
+            await stack.enter_async_context(scrubber.running())
             yield Services(
                 node_id=volume.node_id,
                 store=store,
-                metadata=MetadataFiles(
-                    volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc()
-                ),
+                metadata=metadata,
                 commits=commits,
                 pool=pool,
                 peers=peers,

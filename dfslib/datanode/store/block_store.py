@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import mmap
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dfslib.datanode.store.block_check import BlockCheck
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_index import DIRECTORIES, BlockIndex, directory_number
 from dfslib.datanode.store.listing import Listing
@@ -240,7 +242,7 @@ class BlockStore:
                 self._index.remove(block)
             return found
 
-    def quarantine(self, opened: OpenBlock, error: BadBlock) -> None:
+    def quarantine(self, opened: OpenBlock | BlockCheck, error: BadBlock) -> None:
         """Take an open block that turned out bad out of use; its file is kept for a person to look at."""
         self._to_quarantine(opened.block, error, opened.inode())
 
@@ -309,6 +311,28 @@ class BlockStore:
         for block in found.difference(known):
             self._take_up(block)
         return sorted(found)
+
+    @contextmanager
+    def checking(self, block: BlockId, buffer: mmap.mmap) -> Iterator[BlockCheck]:
+        """The block's file for a check of all of it, opened anew. Raises NotFound; a BadBlock, from here or raised
+        inside, quarantines the block. A block that is deleted meanwhile can be checked to its end."""
+        try:
+            check = BlockCheck(block, self.path(block), buffer)
+        except FileNotFoundError:
+            self._miss(block)
+            raise NotFound(f"block {format_block(block)} is not on this datanode") from None
+        except BadBlock as error:
+            self._to_quarantine(block, error, None)
+            raise
+        except OSError as error:
+            raise InputOutput(f"block {format_block(block)} cannot be opened: {error}") from error
+        try:
+            yield check
+        except BadBlock as error:
+            self.quarantine(check, error)
+            raise
+        finally:
+            check.close()
 
     # Making (called by block_writer)
 

@@ -10,7 +10,6 @@ the bytes mean is the namenode's. All methods wait for the disk and may be calle
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
@@ -28,6 +27,7 @@ from crc32c import crc32c
 
 from dfslib.datanode.store.appender import Appender, Bytes
 from dfslib.datanode.store.disk_errors import disk_errors
+from dfslib.datanode.store.open_block import ROTTEN
 from dfslib.datanode.store.volume import sync_directory
 from dfslib.errors import ChecksumMismatch, InputOutput, InvalidArgument, NotFound
 from dfslib.runtime.logs import event
@@ -43,8 +43,6 @@ _VERSION: Final = 1
 _TRAILER: Final = struct.Struct("<8sIQI")
 _SUM: Final = struct.Struct("<I")
 _TRAILER_BYTES: Final = _TRAILER.size + _SUM.size
-_ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
-"""Errors of a read that say the disk lost the data, and not that the process lacks something."""
 
 _numbers = itertools.count()
 
@@ -160,7 +158,7 @@ class MetadataFiles:
             try:
                 yield
             except OSError as error:
-                if error.errno in _ROTTEN:
+                if error.errno in ROTTEN:
                     raise _Damaged(f"the disk cannot read it: {error.strerror}") from error
                 raise InputOutput(f"the copy of metadata cannot be read: {error}", name) from error
         except _Damaged as error:

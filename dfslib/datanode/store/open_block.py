@@ -26,7 +26,7 @@ CHECK_BYTES: Final = 512 << 10
 """Bytes read and checked at a time: what was copied is still in the core's cache for the checksum."""
 _ENDING_BYTES: Final = 8 << 10
 """Read from the end at once: holds the footer of a whole 64 MiB block with a few origins."""
-_ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
+ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
 """Errors of a read that say the disk lost the data, and not that the process lacks something."""
 
 _local = threading.local()
@@ -45,7 +45,7 @@ class OpenBlock:
         try:
             self.file: Final = io.FileIO(path, "rb")
         except OSError as error:
-            if error.errno in _ROTTEN:
+            if error.errno in ROTTEN:
                 raise BadBlock(f"the disk cannot open it: {error.strerror}") from error
             raise
         self.references = 0
@@ -119,7 +119,7 @@ class OpenBlock:
                     raise BadBlock(f"the file ends at {position + done}")
                 done += count
         except OSError as error:
-            if error.errno in _ROTTEN:
+            if error.errno in ROTTEN:
                 raise BadBlock(f"the disk cannot read it at {position + done}: {error.strerror}") from error
             raise InputOutput(f"block {format_block(self.block)} cannot be read: {error}") from error
 

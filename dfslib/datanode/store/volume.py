@@ -1,6 +1,7 @@
 """A datanode's volume: the folder `DFS_FS_ROOT`, whose identity lies in it and moves with it.
 
     identity.json   {node_id, cluster_id, format, epoch}
+    scrub.json      how far the scrubber has come
     lock            held (flock) while a process uses the volume
     blocks/XX/ID    whole blocks                         tmp/    files being written
     metadata/NAME   copies of the namenode's metadata
@@ -133,6 +134,18 @@ class Volume:
             self._lock_fd = -1
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Make a small file hold this, durably, and the old or the new content at any moment. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        # Before the rename: else the name could point to an empty file after a power cut.
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path | str) -> None:
     """Make the names in a directory durable: fsync of a file does not (fsync(2))."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -173,11 +186,4 @@ def _read_identity(root: Path) -> Identity | None:
 
 
 def _write_identity(root: Path, identity: Identity) -> None:
-    temporary = root / _IDENTITY_NEW
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(identity) + b"\n")
-        file.flush()
-        # Before the rename: else the name could point to an empty file after a power cut.
-        os.fsync(file.fileno())
-    temporary.replace(root / _IDENTITY)
-    sync_directory(root)
+    replace_file(root / _IDENTITY, msgspec.json.encode(identity) + b"\n")
