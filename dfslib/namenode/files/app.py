@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from dfslib.errors import InvalidArgument, NotADirectory
+from dfslib.errors import DfsError, InvalidArgument, NotADirectory
 from dfslib.model import FILE_SIZE_MAX, Attr, FileType, InodeId, Origin, format_etag
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.files.once import Done, check_request_id
@@ -169,7 +169,12 @@ class FileRoutes:
         operations = self._for(request)
         if done := operations.done_before():
             return _answer(done, target.raw)
-        present = operations.check_put(target, options)
+        try:
+            present = operations.check_put(target, options)
+        except DfsError:
+            if done := operations.done_before():  # only just now, by an attempt that was still at work
+                return _answer(done, target.raw)
+            raise
         copies = self._writer.copies(operations.replication(target, options.replication))
         origin = Origin(target.raw, present.ino if present else InodeId(0), 0, 0)
         with naming(target.text):

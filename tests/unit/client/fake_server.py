@@ -44,7 +44,8 @@ class FakeServer:
         self.seen: list[Seen] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self._open: set[socket.socket] = set()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self.address = self._listener.getsockname()
+        self.url = f"http://127.0.0.1:{self.address[1]}/"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 

@@ -286,3 +286,25 @@ def test_head_errors_come_from_the_header(connect, serve):
     error = NotFound()
     client = connect(serve(lambda _: Reply(404, b"", {"X-DFS-Error": error.code})).url)
     assert not client.exists("/x")
+
+
+def test_half_a_head_is_no_answer(connect, cluster):
+    """Of `X-DFS-Size: 12345` only `X-DFS-Size: 12` may arrive."""
+    cluster.put("/f", b"x" * 12345)
+    with socket.create_connection(cluster.namenode.address) as upstream:
+        upstream.sendall(b"HEAD /fs/f HTTP/1.1\r\n\r\n")
+        answer = upstream.recv(65536)
+    halves = [answer[:10], answer[: answer.index(b"12345") + 2], answer]
+
+    def serve():
+        for part in halves:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert connect(f"http://127.0.0.1:{listener.getsockname()[1]}/").stat("/f").size == 12345
+        thread.join()
