@@ -21,6 +21,7 @@ from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.files.app import FileRoutes
+from dfslib.namenode.files.once import KEEP_S, last_stamp
 from dfslib.namenode.files.operations import Operations
 from dfslib.namenode.files.pack import Packer
 from dfslib.namenode.files.receive import Receiver
@@ -34,8 +35,10 @@ from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.repair.worker import Repair
 from dfslib.namenode.status import ClusterStatus
+from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
 from dfslib.runtime.logs import event
+from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks, run_forever
 from dfslib.transfer.peer_session import open_peer_session
 
@@ -67,7 +70,9 @@ class NameNode:
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
         registry.restore(engine.read(lambda txn: list(records.scan_nodes(txn))), time.monotonic())
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
-        collector = GarbageCollector(engine, orders, in_flight, time.time_ns, settings["DFS_GARBAGE_DELAY"])
+        remembered = engine.read(lambda txn: last_stamp(txn, time.time_ns()))
+        clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, KEEP_S, remembered))
+        collector = GarbageCollector(engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"])
         writer = BlockWriter(
             registry,
             in_flight,
@@ -83,10 +88,10 @@ class NameNode:
         repair = Repair(engine, registry, orders, lambda txn, block: wanted_copies(txn, block, default), time.monotonic)
         writer.on_short = repair.changed
         status = ClusterStatus(engine, cluster_id, registry, writer.required, default, repair, time.monotonic)
-        compaction = Compaction(engine, writer, status.urls, time.time_ns)
+        compaction = Compaction(engine, writer, status.urls)
         file_routes = FileRoutes(
             engine,
-            Operations(engine, time.time_ns),
+            Operations(engine, time.time_ns, clocks.stamps.now),
             Receiver(writer, Packer(writer, tasks)),
             writer,
             registry,

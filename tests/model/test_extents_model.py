@@ -116,7 +116,7 @@ def test_the_accounts_of_blocks_are_true(steps: list[tuple[int, tuple[int, Exten
             extents.add_block(txn, BlockRef(what[1].block, BLOCK_BYTES, 0, (NodeId("n"),)))
             new = extents.lay(old, what[1])
             model = model | bytes_of([what[1]])
-        grown = extents.store_chunk(txn, ino, index, old, new, now)
+        grown = extents.store_chunk(txn, ino, index, old, new)
         assert grown == len(model) - before
         assert records.get_chunk(txn, ino, index) == new
         files[ino, index] = model
@@ -163,7 +163,7 @@ def test_what_lies_across_the_borders_of_chunks_is_as_in_a_file(laid: list[Exten
         grown = 0
         for index, part in extents.by_chunk(extent):
             old = records.get_chunk(txn, ino, index)
-            grown += extents.store_chunk(txn, ino, index, old, extents.lay(old, part), 1)
+            grown += extents.store_chunk(txn, ino, index, old, extents.lay(old, part))
         return grown
 
     def audit(txn: Txn) -> None:
@@ -195,7 +195,7 @@ def test_a_block_that_is_known_stays_as_it_is() -> None:
     def fn(txn: Txn) -> None:
         block = BlockId(7)
         extents.add_block(txn, BlockRef(block, 10, 1, (NodeId("a"),)))
-        extents.store_chunk(txn, InodeId(2), 0, [], [Extent(0, 10, block)], 5)
+        extents.store_chunk(txn, InodeId(2), 0, [], [Extent(0, 10, block)])
         extents.add_block(txn, BlockRef(block, 99, 2, (NodeId("b"),)))
         assert records.find_block(txn, block) == records.BlockRecord(10, 1, 10, (NodeId("a"),))
         assert txn.get(keys.garbage(block)) is None

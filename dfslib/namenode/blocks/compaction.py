@@ -59,13 +59,11 @@ class Compaction:
         engine: MetadataEngine,
         writer: BlockWriter,
         urls: Callable[[Sequence[NodeId]], list[str]],
-        now_ns: Callable[[], int],
     ) -> None:
         """`urls` gives those of the datanodes that can be asked."""
         self._engine = engine
         self._writer = writer
         self._urls = urls
-        self._now_ns = now_ns
         self._session: PeerSession | None = None
 
     def use(self, session: PeerSession) -> None:
@@ -136,7 +134,7 @@ class Compaction:
             for ino, index in list(records.scan_references(txn, block)):
                 old = records.get_chunk(txn, ino, index)
                 new = [_moved(extent, block, ranges, ref.block) for extent in old]
-                extents.store_chunk(txn, ino, index, old, new, self._now_ns())
+                extents.store_chunk(txn, ino, index, old, new)
                 used = used or new != old
         if not used:
             records.delete_block(txn, ref.block)

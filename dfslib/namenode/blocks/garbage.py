@@ -6,17 +6,20 @@ leaves files that the next report of their datanode shows to be unknown.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from dfslib.model import BlockId, NodeId
 from dfslib.namenode.blocks.in_flight import InFlight
-from dfslib.namenode.files.once import expire
+from dfslib.namenode.files.once import KEEP_S, expire
 from dfslib.namenode.membership.orders import Orders
-from dfslib.namenode.metadata.engine import MetadataEngine, Txn
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.unlink import reap
+from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.garbage")
@@ -36,30 +39,33 @@ class GarbageCollector:
         engine: MetadataEngine,
         orders: Orders,
         in_flight: InFlight,
-        now_ns: Callable[[], int],
+        clocks: Clocks,
         delay_s: float,
     ) -> None:
         """`delay_s`: how long an unused block is kept, for readers that were sent to it."""
         self._engine = engine
         self._orders = orders
         self._in_flight = in_flight
-        self._now_ns = now_ns
-        self._delay_ns = int(delay_s * 1e9)
+        self._clocks = clocks
+        self._delay_s = delay_s
+        self._seen_s: dict[BlockId, float] = {}
+        """When this process first saw that a block is garbage: its age does not depend on the wall clock."""
 
     async def run_once(self) -> int:
         """Collect all that can be; how many blocks were given up."""
-        while await self._engine.transact(lambda txn: reap(txn, _BATCH, self._now_ns())):
+        while await self._engine.transact(lambda txn: reap(txn, _BATCH, self._clocks.wall_ns())):
             pass
-        while await self._engine.transact(lambda txn: expire(txn, _BATCH, self._now_ns())):
+        horizon = self._clocks.stamps.older_than(KEEP_S)
+        while await self._engine.transact(lambda txn: expire(txn, _BATCH, horizon)):
             pass
+        ripe = await asyncio.to_thread(self._engine.read, self._look)
         total = 0
-        while True:
-            collected = await self._engine.transact(self._collect)
+        for start in range(0, len(ripe), _BATCH):
+            batch = ripe[start : start + _BATCH]
+            collected = await self._engine.transact(partial(self._collect, batch))
             for block, nodes in collected:
                 self._orders.delete([block], nodes)
             total += len(collected)
-            if len(collected) < _BATCH:
-                break
         if total:
             log.info(event("garbage collected", blocks=total))
         return total
@@ -75,19 +81,19 @@ class GarbageCollector:
         )
         self._orders.delete(unused, nodes)
 
-    def _collect(self, txn: Txn) -> list[Garbage]:
-        """Take blocks that have been garbage for the delay out of the metadata."""
-        limit_ns = self._now_ns() - self._delay_ns
+    def _look(self, txn: ReadTxn) -> list[BlockId]:
+        """The blocks that have been garbage for the delay."""
+        now_s = self._clocks.monotonic_s()
+        blocks = (BlockId(number) for number, _ in records.scan_state(txn, keys.GARBAGE))
+        self._seen_s = {block: self._seen_s.get(block, now_s) for block in blocks}
+        return [block for block, seen_s in self._seen_s.items() if now_s - seen_s >= self._delay_s]
+
+    def _collect(self, blocks: Sequence[BlockId], txn: Txn) -> list[Garbage]:
+        """Take those of the blocks that are garbage still out of the metadata."""
         collected: list[Garbage] = []
-        for number, since_ns in records.scan_state(txn, keys.GARBAGE):
-            block = BlockId(number)
-            if since_ns > limit_ns or block in self._in_flight:
-                continue
+        for block in blocks:
             record = records.find_block(txn, block)
-            if record is not None and record.live == 0:
+            if record is not None and record.live == 0 and block not in self._in_flight:
                 records.delete_block(txn, block)
                 collected.append(Garbage(block, record.nodes))
-            txn.delete(keys.garbage(block))
-            if len(collected) >= _BATCH:
-                break
         return collected

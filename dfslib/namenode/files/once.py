@@ -13,13 +13,13 @@ import msgspec
 
 from dfslib.errors import InvalidArgument
 from dfslib.model import Attr
-from dfslib.namenode.metadata.engine import ReadTxn, Txn
+from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
 from dfslib.namenode.namespace import keys, records
 
 T = TypeVar("T")
 
 _ID_MAX: Final = 64
-_KEEP_NS: Final = 600 * 10**9
+KEEP_S: Final = 600.0
 """Longer than any client goes on trying."""
 
 
@@ -49,27 +49,35 @@ def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
     return None if data is None else _decode(data)
 
 
-def once(request_id: bytes, fn: Callable[[Txn], Done], now_ns: Callable[[], int]) -> Callable[[Txn], Done]:
-    """`fn`, unless this request was done before: then what it came to."""
+def once(request_id: bytes, fn: Callable[[Txn], Done], stamp: Callable[[], int]) -> Callable[[Txn], Done]:
+    """`fn`, unless this request was done before: then what it came to. `stamp` gives those of runtime.stamps."""
 
     def run(txn: Txn) -> Done:
         done = find_done(txn, request_id)
         if done is None:
             done = fn(txn)
             txn.put(keys.request(request_id), _encode(done))
-            records.put_state(txn, keys.request_time(now_ns(), request_id))
+            records.put_state(txn, keys.request_time(stamp(), request_id))
         return done
 
     return run
 
 
-def expire(txn: Txn, limit: int, now_ns: int) -> int:
-    """Forget up to `limit` old requests; how many."""
+def expire(txn: Txn, limit: int, horizon: int) -> int:
+    """Forget up to `limit` requests whose stamps are at most `horizon`; how many."""
     expired = 0
-    for key, _ in txn.scan(keys.REQUEST_TIMES, keys.request_time(max(0, now_ns - _KEEP_NS), b"")):
+    for key, _ in txn.scan(keys.REQUEST_TIMES, keys.request_time(horizon + 1, b"")):
         if expired == limit:
             break
         txn.delete(key)
         txn.delete(keys.request(keys.request_of(key)))
         expired += 1
     return expired
+
+
+def last_stamp(txn: ReadTxn, since: int) -> int:
+    """The greatest stamp of a remembered request, or `since` where that is greater."""
+    last = since
+    for key, _ in txn.scan(keys.request_time(since, b""), prefix_end(keys.REQUEST_TIMES)):
+        last = keys.request_stamp(key)
+    return last

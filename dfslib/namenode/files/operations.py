@@ -87,14 +87,22 @@ class Operations:
     A changing one returns what it did: the attributes of the file concerned, and whether it is new.
     """
 
-    def __init__(self, engine: MetadataEngine, now_ns: Callable[[], int], request_id: bytes | None = None) -> None:
+    def __init__(
+        self,
+        engine: MetadataEngine,
+        now_ns: Callable[[], int],
+        stamp: Callable[[], int],
+        request_id: bytes | None = None,
+    ) -> None:
+        """`stamp` gives those by which the age of remembered requests is told (runtime.stamps)."""
         self._engine = engine
         self._now_ns = now_ns
+        self._stamp = stamp
         self._request_id = request_id
 
     def for_request(self, request_id: bytes | None) -> Operations:
         """The same operations, each done at most once under this id."""
-        return Operations(self._engine, self._now_ns, request_id) if request_id else self
+        return Operations(self._engine, self._now_ns, self._stamp, request_id) if request_id else self
 
     def done_before(self) -> Done | None:
         """What the request came to, if it is a repetition."""
@@ -307,7 +315,7 @@ class Operations:
 
     async def _transact(self, target: Target, fn: Callable[[Txn], Done]) -> Done:
         if self._request_id:
-            fn = once(self._request_id, fn, self._now_ns)
+            fn = once(self._request_id, fn, self._stamp)
         with naming(target.text):
             return await self._engine.transact(fn)
 

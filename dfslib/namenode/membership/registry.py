@@ -51,6 +51,8 @@ class Datanode:
     """It kept a write waiting; until then writes avoid it."""
     slow_for_s: float = 0.0
     """How long it was avoided the last time; doubles as long as it stays slow."""
+    lost: bool = False
+    """Its connection broke, and nothing was heard since."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
@@ -90,7 +92,8 @@ class Registry:
                 used=record.used,
                 blocks=record.blocks,
                 last_seen_ns=record.last_seen_ns,
-                heard_s=now_s - self._suspect_after_s,
+                heard_s=now_s,
+                lost=True,
                 drained=record.drained,
             )
 
@@ -135,6 +138,7 @@ class Registry:
         node.leaving = request.leaving
         node.full = False
         node.last_seen_ns, node.heard_s = now_ns, now_s
+        node.lost = False
         node.beat += 1
         return node
 
@@ -143,7 +147,7 @@ class Registry:
         node = self._nodes[node_id]
         if node.beat != beat:
             return False
-        node.heard_s -= self._suspect_after_s
+        node.lost = True
         return True
 
     def refused_for_space(self, node_id: NodeId) -> None:
@@ -172,7 +176,7 @@ class Registry:
         silent_s = now_s - node.heard_s
         if silent_s >= self._dead_after_s:
             return NodeState.DEAD
-        if silent_s >= self._suspect_after_s or not node.reported:
+        if node.lost or silent_s >= self._suspect_after_s or not node.reported:
             return NodeState.SUSPECT
         return NodeState.DRAINING if node.leaving or node.drained else NodeState.ALIVE
 

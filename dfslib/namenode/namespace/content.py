@@ -22,8 +22,8 @@ def replace_content(txn: Txn, ino: InodeId, size: int, pieces: Sequence[Extent],
     file = _resized(_regular(txn, ino), size)
     if any(piece.end > size for piece in pieces):
         raise InvalidArgument("bytes lie behind the end of the file")
-    freed = _cut_from(txn, ino, 0, now_ns)
-    return _changed(txn, file, -freed, _lay_all(txn, ino, pieces, now_ns), now_ns)
+    freed = _cut_from(txn, ino, 0)
+    return _changed(txn, file, -freed, _lay_all(txn, ino, pieces), now_ns)
 
 
 def write_content(txn: Txn, ino: InodeId, offset: int, pieces: Sequence[Extent], now_ns: int) -> Attr:
@@ -33,7 +33,7 @@ def write_content(txn: Txn, ino: InodeId, offset: int, pieces: Sequence[Extent],
         raise InvalidArgument("an offset is not negative")
     moved = [Extent(offset + piece.offset, piece.length, piece.block, piece.block_offset) for piece in pieces]
     file = _resized(file, max([file.size, *(piece.end for piece in moved)]))
-    return _changed(txn, file, 0, _lay_all(txn, ino, moved, now_ns), now_ns)
+    return _changed(txn, file, 0, _lay_all(txn, ino, moved), now_ns)
 
 
 def append_content(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> Attr:
@@ -45,13 +45,13 @@ def truncate(txn: Txn, ino: InodeId, size: int, now_ns: int) -> Attr:
     """Cut the file to `size` bytes or let it grow to that with a hole: truncate(2)."""
     old = _regular(txn, ino)
     file = _resized(old, size)
-    freed = _cut_from(txn, ino, size, now_ns) if size < old.size else 0
+    freed = _cut_from(txn, ino, size) if size < old.size else 0
     return _changed(txn, file, -freed, 0, now_ns)
 
 
-def release_content(txn: Txn, ino: InodeId, now_ns: int) -> None:
+def release_content(txn: Txn, ino: InodeId) -> None:
     """Free all bytes of an inode that goes away."""
-    if freed := _cut_from(txn, ino, 0, now_ns):
+    if freed := _cut_from(txn, ino, 0):
         records.add_totals(txn, bytes=-freed)
 
 
@@ -79,7 +79,7 @@ def _resized(file: Attr, size: int) -> Attr:
     return replace(file, size=size)
 
 
-def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> int:
+def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent]) -> int:
     by_chunk: dict[int, list[Extent]] = {}
     for piece in pieces:
         for index, part in extents.by_chunk(piece):
@@ -89,16 +89,16 @@ def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent], now_ns: int) -> i
         old = new = records.get_chunk(txn, ino, index)
         for part in parts:
             new = extents.lay(new, part)
-        grown += extents.store_chunk(txn, ino, index, old, new, now_ns)
+        grown += extents.store_chunk(txn, ino, index, old, new)
     return grown
 
 
-def _cut_from(txn: Txn, ino: InodeId, start: int, now_ns: int) -> int:
+def _cut_from(txn: Txn, ino: InodeId, start: int) -> int:
     """Free everything from offset `start` on; how many bytes that were."""
     freed = 0
     for index, old in records.scan_chunks(txn, ino, keys.chunk_of(start)):
         new = extents.cut(old, start, FILE_SIZE_MAX)
-        freed -= extents.store_chunk(txn, ino, index, old, new, now_ns)
+        freed -= extents.store_chunk(txn, ino, index, old, new)
     return freed
 
 

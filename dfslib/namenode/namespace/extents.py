@@ -50,14 +50,14 @@ def allocated(extents: list[Extent]) -> int:
 def add_block(txn: Txn, ref: BlockRef) -> None:
     """Enter a block that was written, before extents point at it; one that is known stays as it is.
 
-    Until they do it is garbage, since time began: nobody can have been sent to it.
+    Until they do it is garbage.
     """
     if records.find_block(txn, ref.block) is None:
         records.put_block(txn, ref.block, BlockRecord(ref.size, ref.crc32c, 0, ref.nodes))
         records.put_state(txn, keys.garbage(ref.block))
 
 
-def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list[Extent], now_ns: int) -> int:
+def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list[Extent]) -> int:
     """Replace a chunk's extents. Keeps live bytes, references, garbage and sparse notes of all blocks true.
 
     Returns by how many bytes the file's allocation grew.
@@ -69,7 +69,7 @@ def store_chunk(txn: Txn, ino: InodeId, index: int, old: list[Extent], new: list
         elif after[block] == 0:
             txn.delete(keys.reference(block, ino, index))
         if change := after[block] - before[block]:
-            _add_live(txn, block, change, now_ns)
+            _add_live(txn, block, change)
     records.put_chunk(txn, ino, index, new)
     return after.total() - before.total()
 
@@ -82,7 +82,7 @@ def bytes_by_block(extents: list[Extent]) -> Counter[BlockId]:
     return total
 
 
-def _add_live(txn: Txn, block: BlockId, change: int, now_ns: int) -> None:
+def _add_live(txn: Txn, block: BlockId, change: int) -> None:
     record = records.find_block(txn, block)
     if record is None:
         raise AssertionError(f"block {block:x} is used and not entered")
@@ -91,7 +91,7 @@ def _add_live(txn: Txn, block: BlockId, change: int, now_ns: int) -> None:
         raise AssertionError(f"block {block:x} would have {live} live bytes")
     records.put_block(txn, block, BlockRecord(record.size, record.crc32c, live, record.nodes))
     if live == 0:
-        records.put_state(txn, keys.garbage(block), now_ns)
+        records.put_state(txn, keys.garbage(block))
     elif record.live == 0:
         txn.delete(keys.garbage(block))
     if is_sparse(record.size, live) != is_sparse(record.size, record.live):

@@ -11,11 +11,11 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `r` block ino chunk     | (empty)     | there if and only if that chunk's extents use the block |
 | `x` ino name            | bytes       | an extended attribute |
 | `n` node                | NodeRecord  | a datanode that joined once |
-| `sg` block              | time in ns  | the block's live bytes fell to 0 then: garbage, deleted after a delay |
+| `sg` block              | 0           | the block has no live bytes: garbage, deleted after a delay |
 | `sc` block              | 0           | 0 < live < half of its size: to be rewritten |
 | `st` ino                | 0           | a directory cut off from the tree, with all below it: to be reaped |
 | `q` id                  | Done        | what a request with this id came to |
-| `sq` time id            | 0           | when that was, in ns: there for each `q` |
+| `sq` stamp id           | 0           | when that was (runtime.stamps): there for each `q` |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
 
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
@@ -152,6 +152,10 @@ def request(request_id: bytes) -> bytes:
 
 def request_time(time_ns: int, request_id: bytes) -> bytes:
     return _STATE.pack(REQUEST_TIMES, time_ns) + request_id
+
+
+def request_stamp(request_time_key: bytes) -> int:
+    return int(_STATE.unpack_from(request_time_key)[1])
 
 
 def request_of(request_time_key: bytes) -> bytes:

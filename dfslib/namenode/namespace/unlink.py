@@ -83,7 +83,7 @@ def drop_link(txn: Txn, attr: Attr, now_ns: int) -> None:
     if attr.nlink > 1:
         records.put_attr(txn, replace(attr, nlink=attr.nlink - 1, ctime_ns=now_ns))
         return
-    release_content(txn, attr.ino, now_ns)
+    release_content(txn, attr.ino)
     _delete_inode(txn, attr.ino)
     records.add_totals(txn, files=-1)
 

@@ -44,6 +44,10 @@ def test_a_lost_connection_is_noticed_at_once_unless_it_was_heard_since() -> Non
     assert registry.state(node, 2.0) is NodeState.ALIVE
     assert registry.lost(NODE, node.beat)
     assert registry.state(node, 2.0) is NodeState.SUSPECT
+    assert registry.state(node, 2.0 + DEAD_S - 0.1) is NodeState.SUSPECT
+    assert registry.state(node, 2.0 + DEAD_S) is NodeState.DEAD
+    beat(registry, 63.0)
+    assert registry.state(node, 63.0) is NodeState.ALIVE
 
 
 def test_a_restart_of_the_namenode_gives_datanodes_time() -> None:
