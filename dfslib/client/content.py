@@ -11,17 +11,19 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urljoin
 
 import requests
 import urllib3.exceptions
 
 from dfslib.client import remote_paths
 from dfslib.client.remote_paths import RemotePath
+from dfslib.client.sources import Interrupted, Sources
 from dfslib.client.transport import NoAnswer, Transport, error_of, failure_of, os_error, read_all
-from dfslib.errors import DfsError, RangeNotSatisfiable
+from dfslib.errors import RangeNotSatisfiable
 
 PIECE_BYTES: Final = 256 << 10
+STALL_S: Final = 10.0
+"""A datanode that sends nothing for so long is left for another one: it hangs, or its disk does."""
 _REFUSALS_MAX: Final = 3
 """A datanode may refuse because the file was replaced since the namenode named it; not time and again."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", re.ASCII | re.IGNORECASE)
@@ -42,19 +44,19 @@ class Content:
 
     def __init__(self, transport: Transport, path: RemotePath, etag: str = "") -> None:
         self._transport = transport
-        self._target = remote_paths.target(path)
         self._filename = os.fspath(path)
-        self._location = ""
+        self._sources = Sources(transport, remote_paths.target(path), self._filename)
         self.etag = etag
         self.size: int | None = None
 
     def locate(self) -> None:
         """Ask the namenode where the file can be read. Raises IsADirectoryError, FileNotFoundError, ..."""
         retries = self._transport.retries()
-        while not self._location:
+        while True:
             try:
-                self._ask_namenode()
-            except _Interrupted as failure:
+                self._sources.locate()
+                return
+            except Interrupted as failure:
                 if not retries.pause(failure.reason):
                     raise failure.as_os_error(self._filename) from failure
 
@@ -72,28 +74,28 @@ class Content:
                     position += len(piece)
                     refusals = 0
                     retries.progressed()
+                    self._sources.served()
                     yield piece
                 return
-            except _Interrupted as failure:
-                self._location = ""
+            except Interrupted as failure:
+                self._sources.failed()
                 refusals += failure.final
                 if refusals > _REFUSALS_MAX or not retries.pause(failure.reason):
                     raise failure.as_os_error(self._filename) from failure
 
     def _once(self, start: int, end: int | None) -> Iterator[bytes]:
-        """What one datanode gives. Raises _Interrupted where another one should be asked."""
-        if not self._location:
-            self._ask_namenode()
-        url = self._location
+        """What one datanode gives. Raises Interrupted where another one should be asked."""
+        url = self._sources.locate()
         headers = {}
         if start or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             if self.etag:
                 headers["If-Range"] = self.etag
         try:
-            response = self._transport.stream("GET", url, headers)
+            stall_s = min(STALL_S, self._transport.timeout_s)
+            response = self._transport.stream("GET", url, headers, answer_timeout_s=stall_s)
         except NoAnswer as failure:
-            raise _Interrupted(failure) from failure
+            raise Interrupted(failure) from failure
         try:
             stop = self._examine(response, url, start, end)
             if stop is None:
@@ -110,11 +112,13 @@ class Content:
         """Where the bytes that this answer brings end; None where there are none at `start`."""
         status = response.status_code
         if status >= 400 and status != 416:
-            raise self._refusal(response, url)
+            raise _refusal(response, url)
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if status == 416:
             read_all(response, url)
-            if found and found[3] != "*":
+            if self.etag and response.headers.get("ETag", self.etag) != self.etag:
+                raise ContentChanged(self._filename)
+            if self.size is None and found and found[3] != "*":
                 self.size = int(found[3])
             if self.size is not None and start >= self.size:
                 return None
@@ -124,59 +128,23 @@ class Content:
             raise ContentChanged(self._filename)
         if status == 206:
             if not found or found[1] is None or int(found[1]) != start or found[3] == "*":
-                raise _Interrupted(_malformed(url, "a part that was not asked for"))
+                raise Interrupted(_malformed(url, "a part that was not asked for"))
             size, stop = int(found[3]), int(found[2]) + 1
         elif status == 200 and response.headers.get("Content-Length", "").isdigit():
             size = int(response.headers["Content-Length"])
             stop = size if end is None else min(size, end)
         else:
-            raise _Interrupted(_malformed(url, f"status {status} or no length"))
+            raise Interrupted(_malformed(url, f"status {status} or no length"))
         self.etag, self.size = etag, size
         return stop
 
-    def _ask_namenode(self) -> None:
-        url = self._transport.url[:-1] + self._target
-        try:
-            response = self._transport.stream("GET", url, {})
-        except NoAnswer as failure:
-            raise _Interrupted(failure) from failure
-        try:
-            if response.status_code >= 400:
-                raise self._refusal(response, url)
-            if response.status_code not in (302, 303, 307, 308):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._filename)
-            self._location = urljoin(url, response.headers.get("Location", ""))
-            read_all(response, url)
-        except NoAnswer as failure:
-            raise _Interrupted(failure) from failure
-        finally:
-            response.close()
 
-    def _refusal(self, response: requests.Response, url: str) -> Exception:
-        """What an answer from 400 on means: to be raised to the caller, or a reason to ask again."""
-        try:
-            error = error_of(response, read_all(response, url), url)
-        except NoAnswer as failure:
-            return _Interrupted(failure)
-        from_datanode = url == self._location
-        if isinstance(error, NoAnswer) or error.retryable or from_datanode:
-            return _Interrupted(error)  # another datanode, or a newer version's place, may do better
-        return os_error(error, self._filename)
-
-
-class _Interrupted(Exception):
-    """This attempt failed; another may succeed. `final`: by itself the answer is none that changes with time."""
-
-    def __init__(self, failure: NoAnswer | DfsError) -> None:
-        self.failure = failure
-        self.final = isinstance(failure, DfsError) and not failure.retryable
-        self.reason = str(failure)
-        super().__init__(self.reason)
-
-    def as_os_error(self, filename: str | bytes) -> OSError:
-        if isinstance(self.failure, NoAnswer):
-            return self.failure.as_os_error()
-        return os_error(self.failure, filename)
+def _refusal(response: requests.Response, url: str) -> Interrupted:
+    """What a datanode's answer from 400 on means: another one, or a newer version's place, may do better."""
+    try:
+        return Interrupted(error_of(response, read_all(response, url), url))
+    except NoAnswer as failure:
+        return Interrupted(failure)
 
 
 def _malformed(url: str, what: str) -> NoAnswer:
@@ -184,11 +152,11 @@ def _malformed(url: str, what: str) -> NoAnswer:
 
 
 def _read(response: requests.Response, url: str, count: int) -> bytes:
-    """Between 1 and `count` bytes of an answer. Raises _Interrupted where it breaks off."""
+    """Between 1 and `count` bytes of an answer. Raises Interrupted where it breaks off."""
     try:
         piece = bytes(response.raw.read(count, decode_content=False))
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Interrupted(failure_of(error, url)) from error
+        raise Interrupted(failure_of(error, url)) from error
     if not piece:
-        raise _Interrupted(NoAnswer(url, "the body ended early", never_sent=False, number=errno.ECONNRESET))
+        raise Interrupted(NoAnswer(url, "the body ended early", never_sent=False, number=errno.ECONNRESET))
     return piece

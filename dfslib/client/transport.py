@@ -180,6 +180,10 @@ class Transport:
         """Close the connections that wait in the pool."""
         self._session.close()
 
+    def renew_connections(self) -> None:
+        """Open new connections from now on. Those in use are closed when their requests have ended."""
+        self._session = new_session()
+
     def retries(self) -> Retries:
         return Retries(self.timeout_s, self._timing)
 

@@ -13,6 +13,7 @@ import pytest
 
 from dfslib.client.content import Content, ContentChanged
 from dfslib.client.part_files import RESUME_FROM_BYTES, PartFile, part_name
+from dfslib.wire.messages import ClusterBody, NodeBody, encode
 
 Reply = sys.modules["fake_server"].Reply
 DATA = bytes(range(256)) * 40_000  # 10 MB
@@ -41,7 +42,7 @@ def test_a_body_that_breaks_off_goes_on_where_it_broke(dfs, cluster):
     assert 0 < int(second[6:-1]) <= 3_000_000 < int(third[6:-1]) <= 4_000_000
     etags = [seen.headers.get("if-range") for seen in cluster.datanode.seen]
     assert etags == [None, *[f'"{attr.ino:x}-{attr.version:x}"'] * 2]
-    assert len(cluster.namenode.seen) == 3
+    assert [seen.target for seen in cluster.namenode.seen].count("/fs/f") == 3
 
 
 def test_a_datanode_that_is_away_is_replaced_by_another(dfs, cluster):
@@ -89,6 +90,29 @@ def test_content_that_changes_in_the_middle(dfs, cluster, tmp_path):
     assert (tmp_path / "f").read_bytes() == b"new" * 1_000_000
     assert os.listdir(tmp_path) == ["f"]
     assert seen[-1] == (3_000_000, 3_000_000)
+
+
+def test_other_content_that_is_shorter_is_no_end(dfs, cluster):
+    cluster.put("/f", DATA)
+    shorter = Reply(416, b"", {"ETag": '"other"', "Content-Range": "bytes */5"})
+    cluster.faults[("datanode", "GET")] = [cut(3_000_000), shorter]
+    with pytest.raises(ContentChanged):
+        dfs.cat("/f", io.BytesIO())
+
+
+def test_a_datanode_that_the_namenode_keeps_naming_is_passed_by(dfs, cluster, serve):
+    cluster.put("/f", DATA)
+    nodes = [
+        NodeBody(str(number), "alive", url, url, 1, 0, 1, 0, 0.0, True)
+        for number, url in enumerate((cluster.datanode_url, serve(cluster.datanode.handler).url))
+    ]
+    status = Reply(body=encode(ClusterBody("c", "1", 1, "all", 1, 1.0, 0, nodes)))
+    named = cluster.namenode.handler
+    cluster.namenode.handler = lambda seen: status if seen.target == "/cluster" else named(seen)
+    broken = cluster.datanode.handler
+    cluster.datanode.handler = lambda seen: Reply(500) if len(cluster.datanode.seen) < 100 else broken(seen)
+    assert dfs.cat("/f") == DATA
+    assert len(cluster.datanode.seen) == 1
 
 
 def test_an_empty_file(dfs, cluster, tmp_path):
