@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from dfslib.model import BlockId, NodeId
+from dfslib.model import BlockId, InodeId, NodeId
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.files.once import KEEP_S, expire
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import keys, records
-from dfslib.namenode.namespace.unlink import reap
+from dfslib.namenode.namespace.unlink import free_orphans, reap
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.logs import event
 
@@ -41,19 +41,24 @@ class GarbageCollector:
         in_flight: InFlight,
         clocks: Clocks,
         delay_s: float,
+        is_open: Container[InodeId] = (),
     ) -> None:
-        """`delay_s`: how long an unused block is kept, for readers that were sent to it."""
+        """`delay_s`: how long an unused block is kept, for readers that were sent to it. `is_open`: the files
+        that programs have open, which are kept even without a name."""
         self._engine = engine
         self._orders = orders
         self._in_flight = in_flight
         self._clocks = clocks
         self._delay_s = delay_s
+        self._is_open = is_open
         self._seen_s: dict[BlockId, float] = {}
         """When this process first saw that a block is garbage: its age does not depend on the wall clock."""
 
     async def run_once(self) -> int:
         """Collect all that can be; how many blocks were given up."""
         while await self._engine.transact(lambda txn: reap(txn, _BATCH, self._clocks.wall_ns())):
+            pass
+        while await self._engine.transact(lambda txn: free_orphans(txn, _BATCH, self._is_open)):
             pass
         horizon = self._clocks.stamps.older_than(KEEP_S)
         while await self._engine.transact(lambda txn: expire(txn, _BATCH, horizon)):

@@ -60,6 +60,7 @@ def check(txn: ReadTxn) -> Iterator[Problem]:
     yield from _check_dentries(txn, names)
     yield from _check_inodes(txn, names)
     yield from _check_detached(txn)
+    yield from _check_orphans(txn)
     yield from _check_rooted(txn)
     yield from _check_xattrs(txn)
     yield from _check_chunks(txn)
@@ -145,8 +146,10 @@ def _check_directory(txn: ReadTxn, attr: Attr, names: int) -> Iterator[Problem]:
 
 
 def _check_file(txn: ReadTxn, attr: Attr, names: int) -> Iterator[Problem]:
-    if attr.nlink != names or not names:
-        yield Problem(f"inode has nlink {attr.nlink} and {names} names", attr.ino)
+    orphaned = attr.type is FileType.FILE and txn.get(keys.orphan(attr.ino)) is not None
+    if attr.nlink != names or bool(names) == orphaned:
+        what = ", and is noted as an orphan" if orphaned else ""
+        yield Problem(f"inode has nlink {attr.nlink} and {names} names{what}", attr.ino)
     if attr.parent:
         yield Problem(f"inode is no directory and has parent {attr.parent}", attr.ino)
     if attr.type is FileType.SYMLINK:
@@ -171,6 +174,13 @@ def _check_detached(txn: ReadTxn) -> Iterator[Problem]:
         attr = records.find_attr(txn, ino)
         if attr is None or not attr.is_dir or ino == ROOT:
             yield Problem("noted as cut off, and no directory below the root", ino)
+
+
+def _check_orphans(txn: ReadTxn) -> Iterator[Problem]:
+    for number, _ in records.scan_state(txn, keys.ORPHANS):
+        attr = records.find_attr(txn, InodeId(number))
+        if attr is None or attr.type is not FileType.FILE:
+            yield Problem("noted as an orphan, and no file", InodeId(number))
 
 
 def _check_rooted(txn: ReadTxn) -> Iterator[Problem]:

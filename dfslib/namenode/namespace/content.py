@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -10,6 +11,14 @@ from dfslib.errors import FileTooLarge, InvalidArgument, IsADirectory
 from dfslib.model import FILE_SIZE_MAX, Attr, Extent, FileType, InodeId
 from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.namespace import extents, keys, records
+
+
+class Range(NamedTuple):
+    """Bytes [start, end) of a file."""
+
+    ino: InodeId
+    start: int
+    end: int
 
 
 def read_extents(txn: ReadTxn, ino: InodeId) -> list[Extent]:
@@ -47,6 +56,46 @@ def truncate(txn: Txn, ino: InodeId, size: int, now_ns: int) -> Attr:
     file = _resized(old, size)
     freed = _cut_from(txn, ino, size) if size < old.size else 0
     return _changed(txn, file, -freed, 0, now_ns)
+
+
+def punch(txn: Txn, ino: InodeId, start: int, end: int, now_ns: int) -> Attr:
+    """Make bytes [start, end) a hole; the size stays (fallocate(2), FALLOC_FL_PUNCH_HOLE)."""
+    file = _regular(txn, ino)
+    if not 0 <= start <= end:
+        raise InvalidArgument("a range begins before it ends, and not below 0")
+    freed = _cut(txn, ino, start, min(end, file.size))
+    return _changed(txn, file, -freed, 0, now_ns)
+
+
+def copy_range(txn: Txn, source: Range, target: InodeId, target_offset: int, now_ns: int) -> Attr:
+    """Give `target`, from `target_offset` on, the bytes of a range of `source`, holes included, as far as they
+    go; both then use the same blocks (copy_file_range(2)). Raises InvalidArgument where the two overlap."""
+    origin, file = _regular(txn, source.ino), _regular(txn, target)
+    end = min(source.end, origin.size)
+    if min(source.start, target_offset) < 0:
+        raise InvalidArgument("an offset is not negative")
+    length, shift = max(0, end - source.start), target_offset - source.start
+    if source.ino == target and abs(shift) < length:
+        raise InvalidArgument("the two ranges overlap")
+    if not length:
+        return file
+    pieces = [
+        Extent(piece.offset + shift, piece.length, piece.block, piece.block_offset)
+        for piece in read_range(txn, source.ino, source.start, end)
+    ]
+    file = _resized(file, max(file.size, target_offset + length))
+    freed = _cut(txn, target, target_offset, target_offset + length)
+    return _changed(txn, file, -freed, _lay_all(txn, target, pieces), now_ns)
+
+
+def read_range(txn: ReadTxn, ino: InodeId, start: int, end: int) -> list[Extent]:
+    """The extents of bytes [start, end) of a file, cut to that, sorted."""
+    found: list[Extent] = []
+    for index, chunk in records.scan_chunks(txn, ino, keys.chunk_of(start)):
+        if index > keys.chunk_of(max(start, end - 1)):
+            break
+        found += extents.cut(extents.cut(chunk, 0, start), end, FILE_SIZE_MAX)
+    return found
 
 
 def release_content(txn: Txn, ino: InodeId) -> None:
@@ -95,9 +144,16 @@ def _lay_all(txn: Txn, ino: InodeId, pieces: Sequence[Extent]) -> int:
 
 def _cut_from(txn: Txn, ino: InodeId, start: int) -> int:
     """Free everything from offset `start` on; how many bytes that were."""
+    return _cut(txn, ino, start, FILE_SIZE_MAX)
+
+
+def _cut(txn: Txn, ino: InodeId, start: int, end: int) -> int:
+    """Free bytes [start, end); how many that were."""
     freed = 0
     for index, old in records.scan_chunks(txn, ino, keys.chunk_of(start)):
-        new = extents.cut(old, start, FILE_SIZE_MAX)
+        if index > keys.chunk_of(max(start, end - 1)):
+            break
+        new = extents.cut(old, start, end)
         freed -= extents.store_chunk(txn, ino, index, old, new)
     return freed
 

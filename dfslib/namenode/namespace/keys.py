@@ -14,6 +14,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `sg` block              | 0           | the block has no live bytes: garbage, deleted after a delay |
 | `sc` block              | 0           | 0 < live < half of its size: to be rewritten |
 | `st` ino                | 0           | a directory cut off from the tree, with all below it: to be reaped |
+| `so` ino                | 0           | a regular file without a name, nlink 0: kept while it is open, then freed |
 | `q` id                  | Done        | what a request with this id came to |
 | `sq` stamp id           | 0           | when that was (runtime.stamps): there for each `q` |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
@@ -50,6 +51,7 @@ NODES: Final = b"n"
 GARBAGE: Final = b"sg"
 SPARSE: Final = b"sc"
 DETACHED: Final = b"st"
+ORPHANS: Final = b"so"
 REQUESTS: Final = b"q"
 REQUEST_TIMES: Final = b"sq"
 
@@ -141,8 +143,12 @@ def detached(ino: InodeId) -> bytes:
     return _STATE.pack(DETACHED, ino)
 
 
+def orphan(ino: InodeId) -> bytes:
+    return _STATE.pack(ORPHANS, ino)
+
+
 def state_id(state_key: bytes) -> int:
-    """The block or inode of a `sg`, `sc` or `st` key."""
+    """The block or inode of a `sg`, `sc`, `st` or `so` key."""
     return int(_STATE.unpack(state_key)[1])
 
 

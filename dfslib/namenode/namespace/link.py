@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dfslib.errors import Exists, NotPermitted, TooManyLinks
+from dfslib.errors import Exists, NotFound, NotPermitted, TooManyLinks
 from dfslib.model import Attr, InodeId
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.namespace import records
@@ -17,6 +17,8 @@ _LINKS_MAX = 65000
 def link(txn: Txn, ino: InodeId, parent: InodeId, name: bytes, now_ns: int) -> Attr:
     """Raises NotPermitted for a directory, Exists, TooManyLinks, NotFound or NotADirectory for the parent."""
     attr = records.get_attr(txn, ino)
+    if not attr.nlink:
+        raise NotFound("the file was removed, and is only kept because it is open")
     records.get_directory(txn, parent)
     if not name or records.get_dentry(txn, parent, name) is not None:
         raise Exists

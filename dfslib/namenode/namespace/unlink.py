@@ -1,11 +1,13 @@
 """Removal of names: unlink(2), rmdir(2), and of whole trees in one step.
 
 A tree is first cut off, which is one small transaction however large it is; what was cut off is reaped
-afterwards in batches. So a recursive delete is atomic for everyone who looks, and blocks nobody.
+afterwards in batches. So a recursive delete is atomic for everyone who looks, and blocks nobody. A file whose
+last name goes is an orphan first: programs that have it open go on with it, and it is freed after the last one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import islice
 
 from msgspec.structs import replace
@@ -79,12 +81,33 @@ def reap(txn: Txn, limit: int, now_ns: int) -> int:
 
 
 def drop_link(txn: Txn, attr: Attr, now_ns: int) -> None:
-    """One name less for an inode that is no directory; with the last one it goes, and its content."""
-    if attr.nlink > 1:
+    """One name less for an inode that is no directory. With the last one a file becomes an orphan, and anything
+    else goes at once."""
+    if attr.nlink > 1 or attr.type is FileType.FILE:
         records.put_attr(txn, replace(attr, nlink=attr.nlink - 1, ctime_ns=now_ns))
+        if attr.nlink == 1:
+            records.put_state(txn, keys.orphan(attr.ino))
         return
-    release_content(txn, attr.ino)
-    _delete_inode(txn, attr.ino)
+    _delete_file(txn, attr.ino)
+
+
+def free_orphans(txn: Txn, limit: int, is_open: Container[InodeId]) -> int:
+    """Free up to `limit` files that have no name and are not open; how many."""
+    done = 0
+    for number, _ in records.scan_state(txn, keys.ORPHANS):
+        ino = InodeId(number)
+        if done == limit:
+            break
+        if ino not in is_open:
+            release_content(txn, ino)
+            _delete_file(txn, ino)
+            txn.delete(keys.orphan(ino))
+            done += 1
+    return done
+
+
+def _delete_file(txn: Txn, ino: InodeId) -> None:
+    _delete_inode(txn, ino)
     records.add_totals(txn, files=-1)
 
 

@@ -117,6 +117,11 @@ DAMAGES: dict[str, tuple[Callable[[Txn], None], str]] = {
     "directory without a name": (no_entry(ROOT, b"d"), "has 0 names instead of 1"),
     "nlink of a file": (changed(FILE, nlink=3), "has nlink 3 and 2 names"),
     "nlink 0": (lambda txn: (changed(SYMLINK, nlink=0)(txn), no_entry(BELOW, b"s")(txn)), "has nlink 0 and 0 names"),
+    "orphan with a name": (lambda txn: records.put_state(txn, keys.orphan(FILE)), "2 names, and is noted as an orphan"),
+    "orphan that is gone": (lambda txn: records.put_state(txn, keys.orphan(GONE)), "noted as an orphan, and no file"),
+    "orphan of another type": (
+        lambda txn: records.put_state(txn, keys.orphan(SYMLINK)), "noted as an orphan, and no file"
+    ),
     "nlink of a directory": (changed(DIRECTORY, nlink=2), "has nlink 2 and 1 subdirectories"),
     "nlink of what was cut off": (changed(CUT_OFF, nlink=2), "has nlink 2 and 1 subdirectories"),
     "parent": (changed(BELOW, parent=ROOT), "names a directory with parent 1"),
