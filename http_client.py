@@ -16,7 +16,9 @@ from dfslib.client.results import (
     Entry,
     FileInfo,
     Health,
+    MetadataState,
     Problem,
+    RepairProgress,
 )
 
 __all__ = [
@@ -28,5 +30,7 @@ __all__ = [
     "Health",
     "HttpDataNode",
     "HttpNameNode",
+    "MetadataState",
     "Problem",
+    "RepairProgress",
 ]

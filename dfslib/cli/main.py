@@ -11,7 +11,29 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from dfslib.cli import cat, cp, df, du, fsck, get, ln, ls, mkdir, mv, put, rm, show_stat, status, touch, tree, up
+from dfslib.cli import (
+    cat,
+    cp,
+    df,
+    drain,
+    du,
+    forget,
+    fsck,
+    get,
+    ln,
+    ls,
+    mkdir,
+    mv,
+    put,
+    release,
+    restore,
+    rm,
+    show_stat,
+    status,
+    touch,
+    tree,
+    up,
+)
 from dfslib.cli.arguments import seconds
 from dfslib.cli.command import Command
 from dfslib.cli.session import Session, describe
@@ -35,6 +57,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     touch.COMMAND,
     ln.COMMAND,
     tree.COMMAND,
+    drain.COMMAND,
+    forget.COMMAND,
+    restore.COMMAND,
+    release.COMMAND,
 )
 
 INTERRUPTED: Final = 130

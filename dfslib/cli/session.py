@@ -60,6 +60,10 @@ class Session:
     def write(self, data: bytes) -> None:
         sys.stdout.buffer.write(data)
 
+    def flush(self) -> None:
+        """Have what was written so far be seen before the command goes on."""
+        sys.stdout.buffer.flush()
+
     def json(self, value: Any) -> None:
         """JSON on standard output; bytes of names that are no UTF-8 are lone surrogates, as json.loads has them."""
         self.line(json.dumps(value, indent=2))

@@ -10,7 +10,7 @@ from dfslib.cli.command import Command, add_json
 from dfslib.cli.session import Session
 from dfslib.cli.sizes import human, percent
 from dfslib.cli.tables import align
-from dfslib.client.results import ClusterStatus
+from dfslib.client.results import ClusterStatus, DatanodeInfo, MetadataState, RepairProgress
 
 
 def duration(seconds: float) -> str:
@@ -25,15 +25,61 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def moment(seconds: float) -> str:
+    """A time since the epoch as local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def blocks(count: int) -> str:
+    """`1 block`, `120 blocks`."""
+    return f"{count} block" + ("" if count == 1 else "s")
+
+
+def describe_node(node: DatanodeInfo) -> str:
+    """A datanode's state and what is worth knowing beside it: `draining, 120 blocks to move`."""
+    words = [node.state]
+    if node.to_move is not None:
+        words.append(f"{blocks(node.to_move)} to move" if node.to_move else "safe to remove")
+    elif node.state == "alive" and not node.writable and not node.slow:
+        words.append("full")
+    if node.slow:
+        words.append("slow")
+    return ", ".join(words)
+
+
+def describe_repair(repair: RepairProgress) -> str:
+    """Blocks that want repair, and the copies that are made."""
+    return (
+        f"repair: {blocks(repair.short)} short of copies, {repair.lost} lost; "
+        f"copies: {repair.waiting} waiting, {repair.running} running, {repair.done} done"
+    )
+
+
+def describe_metadata(metadata: MetadataState, now_s: float) -> list[str]:
+    """The copies of the metadata, and what a restore has left to be known."""
+    found = []
+    if metadata.state != "open":
+        found.append(f"metadata: {metadata.state}" + (f": {metadata.detail}" if metadata.detail else ""))
+    elif metadata.copied_until is None:
+        found.append("metadata: no copy on the datanodes yet")
+    else:
+        copied = f"{moment(metadata.copied_until)} ({duration(now_s - metadata.copied_until)} ago)"
+        found.append(f"metadata: copied to the datanodes until {copied}")
+    if metadata.restored_until is not None:
+        found.append(f"metadata: restored to {moment(metadata.restored_until)}; later changes are missing")
+    if metadata.held:
+        found.append("metadata: nothing is deleted from the datanodes until `dfs release`")
+    return found
+
+
 def lines(status: ClusterStatus, now_s: float) -> list[str]:
-    """The cluster in one line, its datanodes in a table."""
+    """The cluster, its repair and its metadata in a line each, its datanodes in a table."""
     rows = [["DATANODE", "STATE", "URL", "SIZE", "USED", "FREE", "USE%", "BLOCKS", "LAST SEEN"]]
     for node in sorted(status.nodes, key=lambda node: (node.url, node.id)):
-        state = node.state if node.writable or node.state != "alive" else "alive, full"
         rows.append(
             [
                 node.id[:8],
-                state,
+                describe_node(node),
                 node.url,
                 human(node.capacity),
                 human(node.used),
@@ -49,7 +95,8 @@ def lines(status: ClusterStatus, now_s: float) -> list[str]:
         f"{alive} of {len(status.nodes)} datanodes alive, replication {status.replication} "
         f"(at least {status.min_replicas}), {status.garbage_blocks} blocks to be deleted"
     )
-    return [head, *align(rows, "lllrrrrrl")]
+    about = [describe_repair(status.repair), *describe_metadata(status.metadata, now_s)]
+    return [head, *about, *align(rows, "lllrrrrrl")]
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:
@@ -66,6 +113,7 @@ COMMAND = Command(
     summary="show the datanodes and how they are",
     examples="""\
   dfs status
+  watch dfs status
   dfs status --json | jq '.nodes[] | select(.state != "alive")'""",
     configure=_configure,
     run=_run,

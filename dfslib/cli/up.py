@@ -31,7 +31,7 @@ _STOP_S: Final = 40.0
 _POLL_S: Final = 0.1
 _OWN: Final = (
     "DFS_NODE_CLASS", "DFS_HOST", "DFS_PORT", "DFS_DB_PATH", "DFS_FS_ROOT", "DFS_NAMENODE_URL",
-    "DFS_ADVERTISE_HOST", "DFS_PUBLIC_URL",
+    "DFS_ADVERTISE_HOST", "DFS_PUBLIC_URL", "DFS_NEW_CLUSTER",
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ def plan(args: argparse.Namespace) -> list[Plan]:
     }
     if args.replication is not None:
         namenode["DFS_REPLICATION"] = args.replication
+    if not _has_state(args.data):
+        namenode["DFS_NEW_CLUSTER"] = "true"  # no datanode can have metadata to be restored: start at once
     plans = [Plan("namenode", args.port, namenode)]
     for number in range(1, args.datanodes + 1):
         port = args.port + number
@@ -194,6 +196,11 @@ class Cluster:
         self.failed = True
         sys.stderr.write(f"dfs: {text}\n")
         sys.stderr.flush()
+
+
+def _has_state(data: Path) -> bool:
+    """Whether a namenode or a datanode has ever run on this folder."""
+    return (data / "namenode").exists() or any(data.glob("data*"))
 
 
 def _check_ports(host: str, plans: list[Plan]) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, Self, overload
 
 from dfslib.client import file_objects, remote_paths, walking
+from dfslib.client.administration import Administration
 from dfslib.client.bodies import Body, Data
 from dfslib.client.content import Content, ContentChanged
 from dfslib.client.copying import copy_tree
@@ -47,7 +48,9 @@ class HttpNameNode:
 
     def __init__(self, url: str = "http://localhost:8180/", timeout_s: float = 30.0, timing: Timing | None = None):
         """`url`: such as http://host:8180/. Raises ValueError where it is none. Connects to nothing yet."""
-        self._operations = Operations(Transport(url, timeout_s, timing))
+        transport = Transport(url, timeout_s, timing)
+        self._operations = Operations(transport)
+        self._administration = Administration(transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -72,7 +75,7 @@ class HttpNameNode:
 
     def ping_alive(self) -> bool:
         """Whether the namenode is able to serve, asked once; raises nothing."""
-        return self._operations.alive()
+        return self._administration.alive()
 
     def mkfs(self) -> None:
         """Empty the file system: delete everything below the root."""
@@ -81,15 +84,38 @@ class HttpNameNode:
 
     def df(self) -> DiskUsage:
         """Capacity and use of the cluster, in bytes."""
-        return self._operations.usage()
+        return self._administration.usage()
 
     def status(self) -> ClusterStatus:
         """The cluster and its datanodes."""
-        return self._operations.status()
+        return self._administration.status()
 
     def fsck(self) -> Health:
         """Verify the metadata and count the copies of every block."""
-        return self._operations.check()
+        return self._administration.check()
+
+    def drain(self, node: str, cancel: bool = False) -> ClusterStatus:
+        """Have a datanode's blocks copied elsewhere, so that it can be taken away; with `cancel` take that back.
+
+        `node`: its id, the beginning of it, or its URL. In the answers its `to_move` falls to 0 when it can be
+        taken away. Raises FileNotFoundError for a datanode that is not known.
+        """
+        return self._administration.drain(node, cancel=cancel)
+
+    def forget(self, node: str) -> None:
+        """Strike a datanode that is gone for good. Raises FileNotFoundError, and OSError(EINVAL) where it is there."""
+        self._administration.forget(node)
+
+    def release(self) -> ClusterStatus:
+        """End the time after a restore in which nothing is deleted from the datanodes."""
+        return self._administration.release()
+
+    def restore(self, source: str | None = None) -> ClusterStatus:
+        """Have an empty namenode take over the metadata that datanodes keep, the latest, or that of `source` (a URL).
+
+        What it was restored to, and that nothing is deleted before `release`, is in the answer's `metadata`.
+        """
+        return self._administration.restore(source)
 
     # Attributes and names
 

@@ -1,4 +1,4 @@
-"""The requests of the namenode's HTTP interface, one method each. No policy: what `mv` does about an
+"""The requests of the namenode about files, one method each. No policy: what `mv` does about an
 existing directory, or how a tree is copied, is decided by the callers.
 
 Every method raises the OSError that Python raises for a local file, ConnectionError where the namenode does
@@ -12,40 +12,30 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from dfslib.client import remote_paths
 from dfslib.client.bodies import Body
 from dfslib.client.remote_paths import RemotePath
 from dfslib.client.results import (
-    ClusterStatus,
-    DiskUsage,
     Entry,
     FileInfo,
-    Health,
     entry_of_body,
-    health_of_body,
     info_of_attr,
     info_of_body,
-    status_of_body,
-    usage_of_body,
 )
 from dfslib.client.transport import (
     CHANGE_ANSWER_S,
-    LONG_ANSWER_S,
     Answer,
-    NoAnswer,
     Repeat,
     Request,
     Transport,
     os_error,
 )
 from dfslib.errors import DfsError
-from dfslib.wire import messages, routes
+from dfslib.wire import messages
 from dfslib.wire.attributes import attr_of_headers
 from dfslib.wire.paths import decode_component, encode_name, encode_path
-
-T = TypeVar("T")
 
 PAGE_ENTRIES: Final = 1000
 """Entries asked for at once: some 500 KB of JSON, a few milliseconds."""
@@ -147,7 +137,7 @@ class Operations:
             answer = self._send(Request("GET", remote_paths.target(path, parameters), filename=os.fspath(path)))
             if answer.status in (301, 302, 303, 307, 308):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path))
-            listing = self._decode(answer, messages.ListingBody)
+            listing = self.transport.decode(answer, messages.ListingBody)
             entry = None
             for body in listing.entries:
                 entry = entry_of_body(body)
@@ -158,7 +148,7 @@ class Operations:
 
     def extended_attributes(self, path: RemotePath) -> dict[str, bytes]:
         answer = self._send(Request("GET", remote_paths.target(path, "op=xattrs"), filename=os.fspath(path)))
-        body = self._decode(answer, messages.XattrsBody)
+        body = self.transport.decode(answer, messages.XattrsBody)
         return {os.fsdecode(decode_component(name)): base64.b64decode(value) for name, value in body.xattrs.items()}
 
     # Content
@@ -303,26 +293,6 @@ class Operations:
             )
         )
 
-    # The cluster
-
-    def status(self) -> ClusterStatus:
-        return status_of_body(self._decode(self._send(Request("GET", routes.CLUSTER)), messages.ClusterBody))
-
-    def usage(self) -> DiskUsage:
-        return usage_of_body(self._decode(self._send(Request("GET", routes.CLUSTER_DF)), messages.DfBody))
-
-    def check(self) -> Health:
-        """Verify the metadata's invariants and count the copies of every block. Takes time with size."""
-        request = Request("GET", routes.CLUSTER_FSCK, answer_timeout_s=LONG_ANSWER_S)
-        return health_of_body(self._decode(self._send(request), messages.FsckBody))
-
-    def alive(self) -> bool:
-        """Whether the namenode is able to serve, asked once."""
-        try:
-            return self.transport.attempt(Request("GET", routes.HEALTHZ)).status == 200
-        except (DfsError, NoAnswer):
-            return False
-
     def _send(self, request: Request) -> Answer:
         return self.transport.send(request)
 
@@ -331,10 +301,4 @@ class Operations:
         return self._change(Request("POST", target, repeat=Repeat.ONCE, filename=os.fspath(path)))
 
     def _change(self, request: Request) -> FileInfo:
-        return info_of_body(self._decode(self._send(request), messages.AttrBody))
-
-    def _decode(self, answer: Answer, kind: type[T]) -> T:
-        try:
-            return messages.decode(answer.data, kind)
-        except DfsError as error:
-            raise OSError(errno.EIO, f"{self.transport.url} did not answer as a namenode does: {error}") from error
+        return info_of_body(self.transport.decode(self._send(request), messages.AttrBody))

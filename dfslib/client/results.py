@@ -10,6 +10,8 @@ import stat
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from dfslib.model import Attr, FileType, format_etag
 from dfslib.wire import attributes, messages
 from dfslib.wire.paths import decode_component
@@ -136,7 +138,11 @@ class DiskUsage:
 
 @dataclass(frozen=True, slots=True)
 class DatanodeInfo:
-    """A datanode. `state` is `alive`, `suspect`, `draining` or `dead`; `last_seen` is in seconds since the epoch."""
+    """A datanode. `state` is `alive`, `suspect`, `draining` or `dead`; `last_seen` is in seconds since the epoch.
+
+    `slow`: writes avoid it for a while. `to_move`, of one that is drained: blocks that lack copies elsewhere,
+    0 when it can be taken away, None while that is being found out.
+    """
 
     id: str
     state: str
@@ -148,6 +154,37 @@ class DatanodeInfo:
     blocks: int
     last_seen: float
     writable: bool
+    slow: bool = False
+    to_move: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairProgress:
+    """Blocks that are `short` of copies or `lost`, at the last look; copies that wait, run, and are done since
+    the namenode started."""
+
+    short: int = 0
+    lost: int = 0
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataState:
+    """The namenode's metadata. Times are in seconds since the epoch.
+
+    `state` is `open`, `waiting` (an empty namenode, until datanodes tell whether there is a cluster to be
+    restored) or `restoring`; `detail` says what it waits for. `copied_until`: all changes up to then are on
+    datanodes. `restored_until`: it was restored, changes after that moment are missing. `held`: nothing is
+    deleted from the datanodes until `release`.
+    """
+
+    state: str = "open"
+    detail: str = ""
+    copied_until: float | None = None
+    restored_until: float | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +199,8 @@ class ClusterStatus:
     uptime_s: float
     garbage_blocks: int
     nodes: tuple[DatanodeInfo, ...]
+    repair: RepairProgress = RepairProgress()
+    metadata: MetadataState = MetadataState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +276,23 @@ def entry_of_body(body: messages.AttrBody) -> Entry:
 
 
 def usage_of_body(body: messages.DfBody) -> DiskUsage:
-    return DiskUsage(**{name: getattr(body, name) for name in DiskUsage.__slots__})
+    return DiskUsage(**_fields(body, DiskUsage))
 
 
 def status_of_body(body: messages.ClusterBody) -> ClusterStatus:
-    nodes = tuple(DatanodeInfo(**{name: getattr(node, name) for name in DatanodeInfo.__slots__}) for node in body.nodes)
-    fields = {name: getattr(body, name) for name in ClusterStatus.__slots__ if name != "nodes"}
-    return ClusterStatus(**fields, nodes=nodes)
+    composed = {
+        "nodes": tuple(DatanodeInfo(**_fields(node, DatanodeInfo)) for node in body.nodes),
+        "repair": RepairProgress(**_fields(body.repair, RepairProgress)),
+        "metadata": MetadataState(**_fields(body.metadata, MetadataState)),
+    }
+    return ClusterStatus(**(_fields(body, ClusterStatus) | composed))
+
+
+def _fields(body: msgspec.Struct, kind: type[Any]) -> dict[str, Any]:
+    """The values of the message's fields that `kind` has too."""
+    return {name: getattr(body, name) for name in kind.__slots__}
 
 
 def health_of_body(body: messages.FsckBody) -> Health:
-    problems = tuple(
-        Problem(**{name: getattr(problem, name) for name in Problem.__slots__}) for problem in body.problems
-    )
+    problems = tuple(Problem(**_fields(problem, Problem)) for problem in body.problems)
     return Health(body.healthy, body.inodes, body.blocks, body.problem_count, problems)

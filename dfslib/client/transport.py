@@ -19,7 +19,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -35,6 +35,8 @@ from dfslib.client.connections import new_session
 from dfslib.client.retrying import Retries, Timing
 from dfslib.errors import DfsError
 from dfslib.wire import messages, routes
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 5.0
 """For one attempt. A host that drops packets is no reason to spend all of the time on it."""
@@ -62,8 +64,8 @@ class Repeat(enum.Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `filename`s are what errors name. An answer whose code is in `done_codes`, after an
-    answer that was lost, means that the lost one had been a success."""
+    """One request. `filename`s are what errors name; with `own_words` they say what the server said. An answer
+    whose code is in `done_codes`, after an answer that was lost, means that the lost one had been a success."""
 
     method: str
     target: str
@@ -72,6 +74,7 @@ class Request:
     repeat: Repeat = Repeat.ALWAYS
     filename: str | bytes | None = None
     filename2: str | bytes | None = None
+    own_words: bool = False
     done_codes: frozenset[str] = frozenset()
     answer_timeout_s: float | None = None
 
@@ -101,9 +104,16 @@ class NoAnswer(Exception):
         return ConnectionError(self.number, f"{what} {self.server}: {self.reason}")
 
 
-def os_error(error: DfsError, filename: str | bytes | None, filename2: str | bytes | None = None) -> OSError:
-    """The error that Python raises for the same failure on a local file."""
-    text = error.message if error.errno in _TELLING else os.strerror(error.errno)
+def os_error(
+    error: DfsError,
+    filename: str | bytes | None,
+    filename2: str | bytes | None = None,
+    *,
+    own_words: bool = False,
+) -> OSError:
+    """The error that Python raises for the same failure on a local file; with `own_words` it says what the server
+    said."""
+    text = error.message if own_words or error.errno in _TELLING else os.strerror(error.errno)
     if filename is None:
         return OSError(error.errno, text)
     return OSError(error.errno, text, filename, None, filename2)
@@ -212,13 +222,20 @@ class Transport:
                     return Answer(204, {}, b"")
                 again = refusal.retryable
                 reason = f"{self.url}: {refusal.message}"
-                error = os_error(refusal, request.filename, request.filename2)
+                error = os_error(refusal, request.filename, request.filename2, own_words=request.own_words)
                 error.__cause__ = refusal
             if not again or (request.body and not request.body.rewind()) or not retries.pause(reason):
                 try:
                     raise error
                 finally:
                     del error  # it refers to this frame, and so, else, to itself: kept with all of its callers
+
+    def decode(self, answer: Answer, kind: type[T]) -> T:
+        """The message in an answer. Raises OSError(EIO) where it is none: something else answers there."""
+        try:
+            return messages.decode(answer.data, kind)
+        except DfsError as error:
+            raise OSError(errno.EIO, f"{self.url} did not answer as a namenode does: {error}") from error
 
     def attempt(self, request: Request) -> Answer:
         """Send once. Raises NoAnswer, or the DfsError in the answer."""

@@ -105,6 +105,34 @@ def test_the_other_commands(dfs):
     assert (missing.returncode, missing.stderr) == (1, b"dfs: /other: No such file or directory\n")
 
 
+def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster):
+    cluster = make_cluster(3, DFS_REPLICATION="1", DFS_DEAD_AFTER="6")
+    files = {f"/f{number}": os.urandom(20_000 + number) for number in range(12)}
+    for path, data in files.items():
+        assert ask(cluster.url, "put", "-", path, input=data).returncode == 0
+    leaving = cluster.datanodes[0]
+    refused = ask(cluster.url, "forget", leaving.url)
+    assert (refused.returncode, b"stop it first" in refused.stderr) == (1, True)
+    waited = ask(cluster.url, "drain", "--wait", leaving.url, timeout=60)
+    assert (waited.returncode, waited.stderr) == (0, b"")
+    assert b"safe to remove" in waited.stdout
+    assert b"draining, safe to remove" in ask(cluster.url, "status").stdout
+    again = ask(cluster.url, "drain", leaving.url)
+    assert b"safe to remove" in again.stdout
+    assert leaving.stop() == 0
+    wait_until(lambda: b"draining" not in ask(cluster.url, "status").stdout, "it is gone")
+    forgotten = ask(cluster.url, "forget", leaving.url)
+    assert (forgotten.returncode, forgotten.stderr) == (0, b"")
+    nodes = json.loads(ask(cluster.url, "status", "--json").stdout)["nodes"]
+    assert len(nodes) == 2
+    assert {path: ask(cluster.url, "cat", path).stdout for path in files} == files
+    assert ask(cluster.url, "fsck").returncode == 0
+    other = nodes[0]["id"]
+    assert ask(cluster.url, "drain", other[:8]).returncode == 0
+    assert ask(cluster.url, "drain", other[:8], "--cancel").returncode == 0
+    assert all(node["to_move"] is None for node in json.loads(ask(cluster.url, "status", "--json").stdout)["nodes"])
+
+
 def is_free(port):
     with socket.socket() as probe:
         try:

@@ -6,6 +6,7 @@ import calendar
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,10 +14,10 @@ from dfslib.cli.listing import when
 from dfslib.cli.main import build_parser
 from dfslib.cli.quoting import quote
 from dfslib.cli.sizes import human, kibibytes, percent
-from dfslib.cli.status import duration, lines
+from dfslib.cli.status import describe_metadata, describe_node, duration, lines
 from dfslib.cli.tables import align, in_columns, width
 from dfslib.cli.up import plan
-from dfslib.client.results import ClusterStatus, DatanodeInfo
+from dfslib.client.results import ClusterStatus, DatanodeInfo, MetadataState, RepairProgress
 
 GNU_LS = shutil.which("ls") is not None and b"GNU" in subprocess.run(
     ["ls", "--version"], capture_output=True, check=False
@@ -90,10 +91,15 @@ def test_columns():
     assert [width(text) for text in ("a", "ü", "漢字", "e\u0301")] == [1, 1, 4, 1]
 
 
+NODE = DatanodeInfo("abcdef0123456789", "alive", "http://x:1/", "http://x:1/", 2048, 1024, 1024, 7, 90.0, False)
+STATUS = ClusterStatus("c", "0.1", 1, "all", 2, 5.0, 3, (NODE,), RepairProgress(5, 1, 4, 2, 9))
+
+
 def test_status_lines():
-    node = DatanodeInfo("abcdef0123456789", "alive", "http://x:1/", "http://x:1/", 2048, 1024, 1024, 7, 90.0, False)
-    head, columns, row = lines(ClusterStatus("c", "0.1", 1, "all", 2, 5.0, 3, (node,)), 100.0)
+    head, repair, metadata, columns, row = lines(STATUS, 100.0)
     assert "1 of 1 datanodes alive" in head
+    assert repair == "repair: 5 blocks short of copies, 1 lost; copies: 4 waiting, 2 running, 9 done"
+    assert metadata == "metadata: no copy on the datanodes yet"
     assert columns.startswith("DATANODE STATE")
     assert row.split() == [
         "abcdef01",
@@ -111,6 +117,48 @@ def test_status_lines():
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"writable": True}, "alive"),
+        ({"slow": True}, "alive, slow"),
+        ({"state": "draining"}, "draining"),
+        ({"state": "draining", "to_move": 120}, "draining, 120 blocks to move"),
+        ({"state": "draining", "to_move": 1, "slow": True}, "draining, 1 block to move, slow"),
+        ({"state": "draining", "to_move": 0}, "draining, safe to remove"),
+        ({"state": "dead", "to_move": 3}, "dead, 3 blocks to move"),
+    ],
+)
+def test_the_state_of_a_datanode(changes, text):
+    assert describe_node(replace(NODE, **changes)) == text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "text"),
+    [
+        (MetadataState(), ["metadata: no copy on the datanodes yet"]),
+        (MetadataState("waiting", "for 2 of 3 datanodes"), ["metadata: waiting: for 2 of 3 datanodes"]),
+        (MetadataState("restoring"), ["metadata: restoring"]),
+        (
+            MetadataState(copied_until=86400.0),
+            ["metadata: copied to the datanodes until 1970-01-02 00:00:00 (100 s ago)"],
+        ),
+        (
+            MetadataState(copied_until=86500.0, restored_until=3600.0, held=True),
+            [
+                "metadata: copied to the datanodes until 1970-01-02 00:01:40 (0 s ago)",
+                "metadata: restored to 1970-01-01 01:00:00; later changes are missing",
+                "metadata: nothing is deleted from the datanodes until `dfs release`",
+            ],
+        ),
+    ],
+)
+def test_the_state_of_the_metadata(metadata, text, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert describe_metadata(metadata, 86500.0) == text
+
+
 def plans(*arguments):
     return plan(build_parser().parse_args(["up", *arguments]))
 
@@ -125,6 +173,7 @@ def test_up_starts_what_it_is_told():
         "DFS_PORT": "9000",
         "DFS_DB_PATH": "/x/namenode",
         "DFS_REPLICATION": "2",
+        "DFS_NEW_CLUSTER": "true",
     }
     assert second.variables == {
         "DFS_NODE_CLASS": "data_node.DataNode",
@@ -142,3 +191,12 @@ def test_up_on_all_addresses_tells_clients_one_that_they_can_reach():
     assert datanode.variables["DFS_NAMENODE_URL"] == "http://127.0.0.1:8180/"
     _, datanode = plans("--datanodes", "1", "--host", "::1")
     assert datanode.variables["DFS_NAMENODE_URL"] == "http://[::1]:8180/"
+
+
+@pytest.mark.parametrize("left", ["namenode", "data1", "data12"])
+def test_up_calls_a_cluster_new_only_where_there_is_no_state_at_all(tmp_path, left):
+    namenode = plans("--data", str(tmp_path))[0]
+    assert namenode.variables["DFS_NEW_CLUSTER"] == "true"
+    (tmp_path / left).mkdir()
+    namenode = plans("--data", str(tmp_path))[0]
+    assert "DFS_NEW_CLUSTER" not in namenode.variables

@@ -33,6 +33,10 @@ class FakeCluster:
         self.datanode = serve(lambda seen: self._faulty("datanode", seen, self._datanode))
         self.datanode_url = self.datanode.url
 
+    def administer(self, path: str, query: dict[str, bytes]) -> Reply:
+        """Answers about the cluster, for tests that say what they are."""
+        return Reply(404)
+
     def put(self, path: str | bytes, data: bytes, **fields: Any) -> Attr:
         name = os.fsencode(path).strip(b"/")
         self._next += 1
@@ -64,6 +68,8 @@ class FakeCluster:
     def _namenode(self, seen: Seen) -> Reply:
         path, _, raw = seen.target.partition("?")
         query = parse_query(raw)
+        if path.startswith("/cluster"):
+            return self.administer(path, query)
         name = decode_component(path.removeprefix("/fs")).strip(b"/")
         request_id = seen.headers.get(HEADER_REQUEST_ID.lower(), "")
         if request_id in self._done:
