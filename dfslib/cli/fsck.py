@@ -20,7 +20,9 @@ def _run(args: argparse.Namespace, session: Session) -> None:
         session.json(asdict(health))
         return
     for problem in health.problems:
-        session.line(f"{problem.kind}: {session.name(problem.path)}: {problem.detail}")
+        places = [session.name(problem.path)] if problem.path else []
+        places += [f"block {problem.block}"] if problem.block else []
+        session.line(": ".join([problem.kind, *places, problem.detail]))
     left_out = health.problem_count - len(health.problems)
     if left_out > 0:
         session.line(f"... and {left_out} more")
@@ -34,7 +36,8 @@ COMMAND = Command(
     examples="""\
   dfs fsck && echo all is well
 
-The exit status is 1 where something is missing or broken.""",
+The exit status is 1 where something is missing or broken. "lost" names each file that cannot be read whole at present,
+and whether a datanode that is away has what it lacks.""",
     configure=_configure,
     run=_run,
 )

@@ -100,25 +100,28 @@ class ClusterStatus:
         return self._engine.read(self._fsck)
 
     def _fsck(self, txn: ReadTxn) -> FsckBody:
-        problems: list[ProblemBody] = []
+        lost: list[ProblemBody] = []
+        others: list[ProblemBody] = []
         count = blocks = 0
-        for problem in self._missing(txn):
+        for found in self._missing(txn):
             blocks += 1
-            if problem is not None:
-                count += 1
-                problems.append(problem)
-                del problems[_PROBLEMS_SHOWN:]
+            count += len(found)
+            for problem in found:
+                kept = others if problem.copies else lost
+                if len(kept) < _PROBLEMS_SHOWN:
+                    kept.append(problem)
         for damage in check(txn):
             count += 1
-            if len(problems) < _PROBLEMS_SHOWN:
+            if len(others) < _PROBLEMS_SHOWN:
                 where = f"inode {damage.ino}" if damage.ino is not None else ""
                 block = "" if damage.block is None else format_block(damage.block)
-                problems.append(ProblemBody("metadata", where, damage.detail, block=block))
+                others.append(ProblemBody("metadata", where, damage.detail, block=block))
         totals = records.get_totals(txn)
-        return FsckBody(count == 0, totals.files + totals.directories, blocks, count, _named(txn, problems))
+        problems = _named(txn, (lost + others)[:_PROBLEMS_SHOWN])
+        return FsckBody(count == 0, totals.files + totals.directories, blocks, count, problems)
 
-    def _missing(self, txn: ReadTxn) -> Iterator[ProblemBody | None]:
-        """For each block that is in use, what is wrong with its copies."""
+    def _missing(self, txn: ReadTxn) -> Iterator[list[ProblemBody]]:
+        """For each block that is in use, what is wrong with its copies: where all are lost, for each of its files."""
         now = self._monotonic()
         there = {node.id for node in self._registry.readable(now)}
         known = [node for node in self._registry.all() if self._registry.state(node, now) is not NodeState.DEAD]
@@ -130,12 +133,20 @@ class ClusterStatus:
             if wanted == REPLICATION_ALL:
                 wanted = max(1, len(known))
             if copies >= wanted:
-                yield None
+                yield []
                 continue
-            kind = "missing copies" if copies else "lost"
-            detail = f"{copies} of {wanted} copies are on live datanodes"
-            users = [ino for ino, _ in records.scan_references(txn, block)]
-            yield ProblemBody(kind, str(users[0]) if users else "", detail, format_block(block), copies, wanted)
+            users = list(dict.fromkeys(str(ino) for ino, _ in records.scan_references(txn, block)))
+            if copies:
+                kind, detail = "missing copies", f"{copies} of {wanted} copies are on live datanodes"
+                if len(users) > 1:
+                    detail += f"; {len(users) - 1} more files use the block"
+                users = users[:1]
+            elif record.nodes:
+                away = ", ".join(node[:8] for node in record.nodes)
+                kind, detail = "lost", f"every copy is on a datanode that is away: {away}"
+            else:
+                kind, detail = "lost", "no datanode has a good copy; damaged ones are kept in their quarantine"
+            yield [ProblemBody(kind, ino, detail, format_block(block), copies, wanted) for ino in users or [""]]
 
 
 def _count_garbage(txn: ReadTxn) -> int:
