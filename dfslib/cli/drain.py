@@ -13,6 +13,8 @@ from dfslib.client.results import ClusterStatus, DatanodeInfo
 
 _ASK_AGAIN_S: Final = 0.5
 """Between two looks at the progress: the namenode plans anew once a second."""
+_IDLE_S: Final = 5.0
+"""Without any copy waiting or running, after which the user should look at the other datanodes."""
 _COUNTING_S: Final = 10.0
 """How long the count of what is to be moved is waited for; a plan for millions of blocks takes seconds."""
 
@@ -54,17 +56,14 @@ def _run(args: argparse.Namespace, session: Session) -> None:
 def _follow(session: Session, node: DatanodeInfo, *, to_the_end: bool) -> DatanodeInfo | None:
     """The datanode when nothing is left to move, or else when it is known how much is. None where it was told
     that the drain has ended otherwise."""
-    shown: int | None = None
+    progress = _Progress(session)
     counting_until = time.monotonic() + _COUNTING_S
     while node.to_move != 0:
         if not to_the_end and (node.to_move is not None or time.monotonic() > counting_until):
             break
-        if to_the_end and node.to_move not in (None, shown):
-            shown = node.to_move
-            session.line(f"{node.id[:8]} ({node.url}): {blocks(node.to_move or 0)} to move")
-            session.flush()
         time.sleep(_ASK_AGAIN_S)
-        present = find_node(session.namenode.status(), node.id)
+        status = session.namenode.status()
+        present = find_node(status, node.id)
         if present is None:
             session.complain(f"{node.id[:8]}: was forgotten meanwhile")
             return None
@@ -72,7 +71,35 @@ def _follow(session: Session, node: DatanodeInfo, *, to_the_end: bool) -> Datano
             session.complain(f"{node.id[:8]}: the drain was taken back meanwhile")
             return None
         node = present
+        if to_the_end:
+            progress.show(node, busy=bool(status.repair.waiting or status.repair.running))
     return node
+
+
+class _Progress:
+    """Lines about a drain: one whenever the count changes, and one where nothing happens."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._shown: int | None = None
+        self._idle_since: float | None = None
+        self._told = False
+
+    def show(self, node: DatanodeInfo, *, busy: bool) -> None:
+        """`busy`: copies are being made or wait to be."""
+        now = time.monotonic()
+        if node.to_move and node.to_move != self._shown:
+            self._shown = node.to_move
+            self._session.line(f"{node.id[:8]} ({node.url}): {blocks(node.to_move)} to move")
+            self._session.flush()
+            self._idle_since = None
+        elif busy or node.to_move is None:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif not self._told and now - self._idle_since > _IDLE_S:
+            self._told = True
+            self._session.write_error("dfs: nothing is being copied: too few other datanodes, or no room on them")
 
 
 COMMAND = Command(

@@ -39,6 +39,8 @@ from dfslib.wire.paths import decode_component, encode_name, encode_path
 
 PAGE_ENTRIES: Final = 1000
 """Entries asked for at once: some 500 KB of JSON, a few milliseconds."""
+SMALL_BODY_BYTES: Final = 8 << 20
+"""Disks have synced so much within a second; the last block of a long body may take them far longer."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,12 @@ def query(**parameters: str | int | bool | bytes | None) -> str:
     return "&".join(parts)
 
 
+def _answer_timeout_s(body: Body) -> float | None:
+    """How long the answer is waited for when the body is sent. None: as long as for any other, after which a
+    small one is soon sent again."""
+    return None if body.size is not None and body.size <= SMALL_BODY_BYTES else CHANGE_ANSWER_S
+
+
 class Operations:
     """The namenode behind `transport`."""
 
@@ -163,7 +171,7 @@ class Operations:
                 headers=options.headers(),
                 repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                answer_timeout_s=CHANGE_ANSWER_S,
+                answer_timeout_s=_answer_timeout_s(body),
             )
         )
 
@@ -176,7 +184,7 @@ class Operations:
                 body=body,
                 repeat=Repeat.ONCE,
                 filename=os.fspath(path),
-                answer_timeout_s=CHANGE_ANSWER_S,
+                answer_timeout_s=_answer_timeout_s(body),
             )
         )
 
@@ -241,7 +249,6 @@ class Operations:
                 repeat=Repeat.ONCE,
                 filename=os.fspath(source),
                 filename2=os.fspath(destination),
-                answer_timeout_s=CHANGE_ANSWER_S,
             )
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -96,11 +97,15 @@ class Sources:
         except (NoAnswer, DfsError):
             return url  # no more than advice was asked for
         path = urlsplit(url).path
-        for node in nodes:
-            if node.state in ("alive", "draining") and _server(node.public_url) not in self._failed:
-                return node.public_url.rstrip("/") + path
-        self._failed.clear()
-        return url
+        others = [
+            node.public_url.rstrip("/") + path
+            for node in nodes
+            if node.state in ("alive", "draining") and _server(node.public_url) not in self._failed
+        ]
+        if not others:
+            self._failed.clear()
+            return url
+        return random.choice(others)  # else all readers that one datanode leaves would go to the same one
 
 
 def _server(url: str) -> str:

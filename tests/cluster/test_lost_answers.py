@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from cutting_proxy import Cut, CuttingProxy
 from real_cluster import Cluster, wait_until
 
+from dfslib.client.retrying import Timing
 from http_client import HttpNameNode
 
 Change = Callable[[HttpNameNode, str], object]
@@ -206,3 +209,21 @@ def test_changes_go_on_when_the_namenode_is_killed_and_restarted(make_cluster: C
     with HttpNameNode(cluster.url) as dfs:
         assert dfs.cat("/log").split() == [b"%d" % number for number in range(100)]
         assert len(dfs.ls("/")) == 101
+
+
+def test_a_namenode_that_was_stopped_does_once_what_it_was_sent_twice(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(2)
+    waits: list[str] = []
+
+    def go_on(reason: str, _left_s: float) -> None:
+        waits.append(reason)
+        os.kill(cluster.namenode.pid, signal.SIGCONT)
+
+    with HttpNameNode(cluster.url, timeout_s=2, timing=Timing(on_wait=go_on)) as dfs:
+        dfs.tee("/log", b"start;")
+        for number in range(2):
+            os.kill(cluster.namenode.pid, signal.SIGSTOP)
+            dfs.append("/log", b"%d;" % number)
+        assert dfs.cat("/log") == b"start;0;1;"
+    assert len(waits) >= 2
+    assert "timed out" in waits[0]

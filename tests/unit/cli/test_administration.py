@@ -61,7 +61,7 @@ def test_drain_tells_how_much_is_left(run, script):
 
 
 def test_drain_waits_until_it_is_safe(run, script):
-    script(draining(None), draining(2), draining(2), draining(1), draining(0))
+    script(draining(None), draining(None), draining(2), draining(2), draining(1), draining(0))
     result = run("drain", "--wait", "http://10.0.0.7:8181")
     assert result.status == 0
     assert result.out.splitlines() == [
@@ -69,6 +69,15 @@ def test_drain_waits_until_it_is_safe(run, script):
         "3f2a0000 (http://10.0.0.7:8181/): 1 block to move",
         "3f2a0000 (http://10.0.0.7:8181/): nothing left to move: safe to remove. Stop it, then: dfs forget 3f2a0000",
     ]
+
+
+def test_drain_tells_when_nothing_can_be_copied(run, script, monkeypatch):
+    monkeypatch.setattr("dfslib.cli.drain._IDLE_S", -1.0)
+    script(*[draining(2)] * 5, draining(0))
+    result = run("drain", "--wait", NODE)
+    assert result.status == 0
+    assert result.err == "dfs: nothing is being copied: too few other datanodes, or no room on them\n"
+    assert result.out.count("2 blocks to move") == 1
 
 
 def test_drain_that_ends_otherwise_is_an_error(run, script):

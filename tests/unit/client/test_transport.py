@@ -308,3 +308,21 @@ def test_half_a_head_is_no_answer(connect, cluster):
         thread.start()
         assert connect(f"http://127.0.0.1:{listener.getsockname()[1]}/").stat("/f").size == 12345
         thread.join()
+
+
+def test_a_namenode_that_is_silent_is_asked_again(connect, cluster, monkeypatch):
+    """A small change is not waited for as long as a large upload's last block."""
+    silent = threading.Event()
+    answer = cluster.namenode.handler
+
+    def handler(seen):
+        if len(cluster.namenode.seen) == 1:
+            silent.wait()
+        return answer(seen)
+
+    cluster.namenode.handler = handler
+    try:
+        connect(cluster.namenode.url, timeout_s=0.3).append("/f", b"x")
+    finally:
+        silent.set()
+    assert cluster.data[b"f"] == b"x"
