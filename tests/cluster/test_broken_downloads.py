@@ -145,7 +145,7 @@ def test_a_datanode_that_only_the_namenode_reaches_is_left(tmp_path: Path) -> No
         server.env["DFS_PUBLIC_URL"] = gate.url
     try:
         cluster.start()
-        with HttpNameNode(cluster.url, timeout_s=1) as dfs:
+        with HttpNameNode(cluster.url, timeout_s=2) as dfs:
             dfs.tee("/f", DATA)
             assert dfs.cat("/f") == DATA
     finally:
@@ -167,6 +167,29 @@ def test_behind_one_url_a_download_goes_on(balanced: tuple[Cluster, Balancer], t
         dfs.get("/f", tmp_path / "f")
         assert (tmp_path / "f").read_bytes() == DATA
         assert len(set(balancer.chosen)) > 1
+
+
+def test_behind_one_url_a_tree_is_got_while_a_datanode_dies(
+    balanced: tuple[Cluster, Balancer], tmp_path: Path
+) -> None:
+    cluster, balancer = balanced
+    numbers = random.Random(SEED)
+    files = {f"{number % 5}/{number}": numbers.randbytes(numbers.choice([0, 3000, 700_000])) for number in range(60)}
+    for name, data in files.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(data)
+    done: list[int] = []
+
+    def progress(count: int, total: int, _path: object) -> None:
+        if count > total // 3 and not done:
+            done.append(count)
+            kill_the_sender(cluster, balancer)
+
+    with HttpNameNode(cluster.url) as dfs:
+        dfs.put(tmp_path / "tree", "/tree")
+        dfs.get("/tree", tmp_path / "back", progress)
+    assert done
+    assert {name: (tmp_path / "back" / name).read_bytes() for name in files} == files
 
 
 def test_behind_one_url_a_replaced_file_is_noticed(balanced: tuple[Cluster, Balancer], tmp_path: Path) -> None:
