@@ -113,7 +113,8 @@ class Cluster:
     def _start(self) -> bool:
         """True when every datanode is alive; False when told to stop before. Ends `failed` otherwise.
 
-        The datanodes start when the namenode serves: otherwise their first words would be warnings.
+        The datanodes start when the namenode answers, otherwise their first words would be warnings; not only when it
+        is healthy, since one that has lost its metadata waits for them.
         """
         label = labels([plan.name for plan in self._plans], sys.stderr.isatty())
         inherited = {key: value for key, value in os.environ.items() if key not in _OWN}
@@ -121,7 +122,7 @@ class Cluster:
         deadline = time.monotonic() + _START_S
         with HttpNameNode(self._url, timeout_s=1.0) as namenode:
             for group, ready in (
-                (self._plans[:1], namenode.ping_alive),
+                (self._plans[:1], lambda: self._alive(namenode) >= 0),
                 (self._plans[1:], lambda: self._alive(namenode) >= len(self._plans) - 1),
             ):
                 for item in group:
@@ -148,10 +149,11 @@ class Cluster:
         return False
 
     def _alive(self, namenode: HttpNameNode) -> int:
+        """Datanodes that are alive; -1 where the namenode does not answer yet."""
         try:
             return sum(node.state == "alive" for node in namenode.status().nodes)
-        except OSError:  # it has just begun to serve; asked again until the deadline
-            return 0
+        except OSError:
+            return -1
 
     def _tell(self) -> None:
         curl = f"curl -T FILE {self._url}fs/FILE; curl -L {self._url}fs/FILE"
