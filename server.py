@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Runs the node that `DFS_NODE_CLASS` names, with the settings in its `DFS_*` variables.
 
+`--new-cluster` is `DFS_NEW_CLUSTER=true`.
+
 Any importable class with `from_env(env)` and `app()` will do; see dfslib.runtime.serving.Node.
 Exit status: 0 after SIGTERM or Ctrl-C, 1 when the node cannot start, 2 for a wrong variable.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -36,6 +39,12 @@ def main() -> int:
     from dfslib.runtime.logs import configure_logging
     from dfslib.runtime.serving import serve
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--new-cluster", action="store_true", help="a namenode without metadata begins a new cluster, and restores none"
+    )
+    if parser.parse_args().new_cluster:
+        os.environ["DFS_NEW_CLUSTER"] = "true"
     here = str(Path(__file__).resolve().parent)
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -54,6 +54,12 @@ def _count(value: str) -> int:
     return int(value)
 
 
+def _flag(value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value.lower() == "true"
+
+
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 
 
@@ -125,6 +131,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "seconds without a byte until an upload is given up",
     ),
     Setting("DFS_GARBAGE_DELAY", _seconds, "60", ("namenode",), "seconds that unused blocks are kept"),
+    Setting(
+        "DFS_CHECKPOINT_EVERY", _seconds, "5", ("namenode",), "seconds between copies of the metadata to datanodes"
+    ),
+    Setting(
+        "DFS_NEW_CLUSTER", _flag, "false", ("namenode",),
+        "`true`: a namenode without metadata begins a new cluster at once, and restores none",
+    ),
     Setting("DFS_FS_ROOT", _path, None, ("datanode",), "folder of the blocks", required=True),
     Setting("DFS_NAMENODE_URL", _url, None, ("datanode",), "where the namenode answers", required=True),
     Setting(

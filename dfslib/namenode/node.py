@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from aiohttp import web
 
 from dfslib.config import load_for
-from dfslib.errors import Unavailable
 from dfslib.namenode.app import make_app
 from dfslib.namenode.blocks.compaction import Compaction
 from dfslib.namenode.blocks.copies import wanted_copies
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.namenode.checkpoint.cluster import State
+from dfslib.namenode.checkpoint.finding import Finder
+from dfslib.namenode.checkpoint.hold import COUNT_EVERY_S
+from dfslib.namenode.checkpoint.journal import Journal
+from dfslib.namenode.checkpoint.keeper import Keeper
+from dfslib.namenode.checkpoint.shipper import Shipper
 from dfslib.namenode.files.app import FileRoutes
 from dfslib.namenode.files.once import KEEP_S, last_stamp
 from dfslib.namenode.files.operations import Operations
@@ -28,11 +32,8 @@ from dfslib.namenode.files.receive import Receiver
 from dfslib.namenode.membership.app import ClusterRoutes
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metrics import Metrics
-from dfslib.namenode.namespace import records
-from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.repair.worker import Repair
 from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.clocks import Clocks
@@ -47,6 +48,8 @@ log = logging.getLogger("dfs.namenode")
 _COLLECT_EVERY_S: Final = 5
 _COMPACT_EVERY_S: Final = 5
 _REPAIR_EVERY_S: Final = 0.5
+_FIND_EVERY_S: Final = 1
+_LAST_S: Final = 10
 
 
 class NameNode:
@@ -56,6 +59,7 @@ class NameNode:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
+        self._keeper: Keeper
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> NameNode:
@@ -65,14 +69,21 @@ class NameNode:
     def app(self) -> web.Application:
         """Opens the metadata. Raises Unavailable where another namenode has it, OSError."""
         settings = self._settings
-        engine = LmdbEngine(Path(settings["DFS_DB_PATH"]))
-        cluster_id = asyncio.run(_open_cluster(engine))
+        folder: Path = settings["DFS_DB_PATH"]
+        engine = LmdbEngine(folder)
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
-        registry.restore(engine.read(lambda txn: list(records.scan_nodes(txn))), time.monotonic())
+        keeper = Keeper(engine, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
+        journal = Journal(time.time_ns)
+        engine.journal(journal.committed)
+        shipper = Shipper(engine, registry, keeper.cluster, journal, folder / "copies", time.monotonic)
+        self._keeper = keeper
+        asyncio.run(keeper.load())
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
         remembered = engine.read(lambda txn: last_stamp(txn, time.time_ns()))
         clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, KEEP_S, remembered))
-        collector = GarbageCollector(engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"])
+        collector = GarbageCollector(
+            engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"], is_held=lambda: keeper.hold.held
+        )
         writer = BlockWriter(
             registry,
             in_flight,
@@ -87,8 +98,9 @@ class NameNode:
         default = settings["DFS_REPLICATION"]
         repair = Repair(engine, registry, orders, lambda txn, block: wanted_copies(txn, block, default), time.monotonic)
         writer.on_short = repair.changed
-        status = ClusterStatus(engine, cluster_id, registry, writer.required, default, repair, time.monotonic)
+        status = ClusterStatus(engine, keeper, registry, writer.required, default, repair, time.monotonic)
         compaction = Compaction(engine, writer, status.urls)
+        finder = Finder(engine, status.urls, time.time_ns)
         file_routes = FileRoutes(
             engine,
             Operations(engine, time.time_ns, clocks.stamps.now),
@@ -99,38 +111,55 @@ class NameNode:
             settings["DFS_BODY_TIMEOUT"],
         )
         cluster_routes = ClusterRoutes(
-            engine, cluster_id, registry, orders, in_flight, status, repair, time.monotonic, time.time_ns
+            engine,
+            keeper,
+            finder,
+            registry,
+            orders,
+            in_flight,
+            status,
+            repair,
+            time.monotonic,
+            time.time_ns,
+            shipper.joined,
         )
+
+        def spawn(run_once: Callable[[], Awaitable[object]], every_s: float, name: str) -> None:
+            async def when_open() -> None:
+                if keeper.cluster.state is State.OPEN:
+                    await run_once()
+
+            tasks.spawn(run_forever(when_open, every_s, name), name)
 
         async def life(_: web.Application) -> AsyncIterator[None]:
             session = open_peer_session()
-            writer.use(session)
-            compaction.use(session)
-            tasks.spawn(run_forever(collector.run_once, _COLLECT_EVERY_S, "garbage"), "garbage")
-            tasks.spawn(run_forever(repair.run_once, _REPAIR_EVERY_S, "repair"), "repair")
-            tasks.spawn(run_forever(compaction.run_once, _COMPACT_EVERY_S, "compaction"), "compaction")
+            for part in (writer, compaction, keeper, shipper, finder):
+                part.use(session)
+            tasks.spawn(keeper.run_until_open(), "opening")
+            spawn(collector.run_once, _COLLECT_EVERY_S, "garbage")
+            spawn(repair.run_once, _REPAIR_EVERY_S, "repair")
+            spawn(compaction.run_once, _COMPACT_EVERY_S, "compaction")
+            spawn(finder.run_once, _FIND_EVERY_S, "finding")
+            spawn(keeper.hold.run_once, COUNT_EVERY_S, "hold")
+            spawn(shipper.run_once, settings["DFS_CHECKPOINT_EVERY"], "checkpoint")
             yield
             await tasks.close()
+            await _ship_last(shipper)
             await session.close()
             engine.close()
 
-        return make_app([file_routes.routes(), cluster_routes.routes()], Metrics(status.cluster, status.df), life)
+        metrics = Metrics(status.cluster, status.df)
+        return make_app([file_routes.routes(), cluster_routes.routes()], metrics, life, keeper.cluster)
+
+    async def run_while_serving(self) -> None:
+        """Raises Unavailable where the metadata turns out to be out of date."""
+        await self._keeper.wait_outdated()
 
 
-async def _open_cluster(engine: MetadataEngine) -> str:
-    """The cluster's id; a store that is new gets one, and a root directory."""
-
-    def commit(txn: Txn) -> records.ClusterRecord:
-        found = records.get_cluster(txn)
-        if found is None:
-            now = time.time_ns()
-            found = records.ClusterRecord(uuid.uuid4().hex, now)
-            records.put_cluster(txn, found)
-            make_root(txn, now)
-            log.info(event("new cluster", id=found.cluster_id))
-        return found
-
-    record = await engine.transact(commit)
-    if record.format > records.FORMAT:
-        raise Unavailable(f"the metadata has format {record.format}, this version knows {records.FORMAT}")
-    return record.cluster_id
+async def _ship_last(shipper: Shipper) -> None:
+    """What was changed since the last time; a datanode that hangs does not hold up the stop."""
+    try:
+        async with asyncio.timeout(_LAST_S):
+            await shipper.run_once()
+    except (TimeoutError, OSError) as error:
+        log.warning(event("the last changes are not copied", reason=error or "it takes too long"))

@@ -8,6 +8,7 @@ from typing import Final
 
 from dfslib.model import REPLICATION_ALL, ROOT, InodeId, NodeId, format_block
 from dfslib.namenode.blocks.copies import wanted_copies
+from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.membership.registry import NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import keys, records
@@ -15,7 +16,7 @@ from dfslib.namenode.namespace.check import check
 from dfslib.namenode.repair.worker import Repair
 from dfslib.wire import routes
 from dfslib.wire.attributes import format_replication
-from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, NodeBody, ProblemBody, RepairBody
+from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, MetadataBody, NodeBody, ProblemBody, RepairBody
 
 VERSION: Final = "0.1.0"
 _PROBLEMS_SHOWN: Final = 1000
@@ -27,7 +28,7 @@ class ClusterStatus:
     def __init__(
         self,
         engine: MetadataEngine,
-        cluster_id: str,
+        keeper: Keeper,
         registry: Registry,
         required: Callable[[int], int],
         replication: int,
@@ -36,7 +37,7 @@ class ClusterStatus:
     ) -> None:
         """`required` gives the copies that a write with so many copies needs."""
         self._engine = engine
-        self._cluster_id = cluster_id
+        self._keeper = keeper
         self._registry = registry
         self._required = required
         self._replication = replication
@@ -65,7 +66,7 @@ class ClusterStatus:
             for node in self._registry.all()
         ]
         return ClusterBody(
-            cluster_id=self._cluster_id,
+            cluster_id=self._keeper.cluster.id,
             version=VERSION,
             protocol=routes.PROTOCOL_VERSION,
             replication=format_replication(self._replication),
@@ -73,7 +74,18 @@ class ClusterStatus:
             uptime_s=round(now - self._started_s, 3),
             garbage_blocks=garbage,
             repair=RepairBody(*self._repair.progress),
+            metadata=self._metadata(),
             nodes=nodes,
+        )
+
+    def _metadata(self) -> MetadataBody:
+        cluster = self._keeper.cluster
+        return MetadataBody(
+            state=cluster.state.value,
+            detail=cluster.detail,
+            copied_until=_seconds(cluster.copied_until_ns),
+            restored_until=_seconds(cluster.restored_until_ns),
+            held=self._keeper.hold.held,
         )
 
     def df(self) -> DfBody:
@@ -147,6 +159,10 @@ class ClusterStatus:
             else:
                 kind, detail = "lost", "no datanode has a good copy; damaged ones are kept in their quarantine"
             yield [ProblemBody(kind, ino, detail, format_block(block), copies, wanted) for ino in users or [""]]
+
+
+def _seconds(time_ns: int | None) -> float | None:
+    return None if time_ns is None else time_ns / 1e9
 
 
 def _count_garbage(txn: ReadTxn) -> int:

@@ -108,6 +108,7 @@ class Cluster:
                 "DFS_NODE_CLASS": "name_node.NameNode",
                 "DFS_DB_PATH": str(folder / "namenode"),
                 "DFS_PORT": str(ports[0]),
+                "DFS_NEW_CLUSTER": "true",
             }
             | settings,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -42,15 +42,17 @@ class GarbageCollector:
         clocks: Clocks,
         delay_s: float,
         is_open: Container[InodeId] = (),
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
         """`delay_s`: how long an unused block is kept, for readers that were sent to it. `is_open`: the files
-        that programs have open, which are kept even without a name."""
+        that programs have open, which are kept even without a name. `is_held`: no block is to be deleted now."""
         self._engine = engine
         self._orders = orders
         self._in_flight = in_flight
         self._clocks = clocks
         self._delay_s = delay_s
         self._is_open = is_open
+        self._is_held = is_held
         self._seen_s: dict[BlockId, float] = {}
         """When this process first saw that a block is garbage: its age does not depend on the wall clock."""
 
@@ -63,6 +65,8 @@ class GarbageCollector:
         horizon = self._clocks.stamps.older_than(KEEP_S)
         while await self._engine.transact(lambda txn: expire(txn, _BATCH, horizon)):
             pass
+        if self._is_held():
+            return 0
         ripe = await asyncio.to_thread(self._engine.read, self._look)
         total = 0
         for start in range(0, len(ripe), _BATCH):

@@ -13,6 +13,9 @@ from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
 from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.reconcile import reconcile
+from dfslib.namenode.checkpoint.finding import Finder
+from dfslib.namenode.checkpoint.keeper import Keeper
+from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
@@ -35,7 +38,8 @@ class ClusterRoutes:
     def __init__(
         self,
         engine: MetadataEngine,
-        cluster_id: str,
+        keeper: Keeper,
+        finder: Finder,
         registry: Registry,
         orders: Orders,
         in_flight: InFlight,
@@ -43,9 +47,13 @@ class ClusterRoutes:
         repair: Repair,
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
+        on_joined: Callable[[NodeId], None],
     ) -> None:
+        """`on_joined` is told of datanodes that come anew: what was known of their state may not hold."""
         self._engine = engine
-        self._cluster_id = cluster_id
+        self._keeper = keeper
+        self._finder = finder
+        self._on_joined = on_joined
         self._registry = registry
         self._orders = orders
         self._in_flight = in_flight
@@ -64,6 +72,8 @@ class ClusterRoutes:
             web.post(routes.CLUSTER_HEARTBEAT, self.heartbeat),
             web.post(routes.CLUSTER_DRAIN, self.drain),
             web.post(routes.CLUSTER_FORGET, self.forget),
+            web.post(routes.CLUSTER_RESTORE, self.restore),
+            web.post(routes.CLUSTER_RELEASE, self.release),
             web.get(routes.CLUSTER_LAYOUT + "/{ino}", self.layout),
             web.get(routes.CLUSTER_LOCATE + "/{block}", self.locate),
         ]
@@ -84,17 +94,18 @@ class ClusterRoutes:
             raise InvalidArgument(
                 f"the datanode speaks protocol {message.protocol}, the namenode {routes.PROTOCOL_VERSION}"
             )
-        if message.cluster_id and message.cluster_id != self._cluster_id:
-            raise ForeignVolume(
-                f"the volume belongs to cluster {message.cluster_id}, this is cluster {self._cluster_id}"
-            )
         url = message.url or _url(request.remote or "localhost", message.port)
+        cluster = self._keeper.cluster
+        self._keeper.admit(Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch))
+        if message.cluster_id and message.cluster_id != cluster.id:
+            raise ForeignVolume(f"the volume belongs to cluster {message.cluster_id}, this is cluster {cluster.id}")
         node = self._registry.join(message, url, self._monotonic(), self._now_ns())
         self._orders.forget(node.id)
+        self._on_joined(node.id)
         record = node.record()
         await self._engine.transact(lambda txn: records.put_node(txn, record))
         log.info(event("datanode joined", node=node.id, url=node.url, public_url=node.public_url, blocks=node.blocks))
-        return _json(messages.JoinAnswer(self._cluster_id, node.url))
+        return _json(messages.JoinAnswer(cluster.id, node.url, cluster.epoch))
 
     async def report(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.ReportRequest)
@@ -105,6 +116,9 @@ class ClusterRoutes:
         unknown = await self._engine.transact(
             lambda txn: reconcile(txn, node.id, message.after, ids, message.last, self._in_flight)
         )
+        if self._keeper.hold.held:
+            self._finder.found(unknown, node.id)
+            unknown = []
         node.heard_s = self._monotonic()
         if message.last:
             node.reported = True
@@ -149,6 +163,18 @@ class ClusterRoutes:
         self._registry.forget(node_id)
         self._repair.changed()
         log.info(event("datanode forgotten", node=node_id, url=node.url))
+        return _json(self._status.cluster())
+
+    async def restore(self, request: web.Request) -> web.Response:
+        """Restore an empty namenode now, from all datanodes that have come or from the one at the URL `from`."""
+        source = Params(request.rel_url.raw_query_string, {"from"}).raw("from")
+        await self._keeper.restore(source.decode("utf-8", "replace").rstrip("/") if source else None)
+        return _json(self._status.cluster())
+
+    async def release(self, request: web.Request) -> web.Response:
+        """Delete again what no file uses, before the time after a restore is over."""
+        Params(request.rel_url.raw_query_string, set())
+        await self._keeper.hold.release()
         return _json(self._status.cluster())
 
     def _named(self, params: Params) -> NodeId:

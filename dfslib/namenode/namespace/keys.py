@@ -18,6 +18,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `q` id                  | Done        | what a request with this id came to |
 | `sq` stamp id           | 0           | when that was (runtime.stamps): there for each `q` |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
+| `sk` name               |             | `restored`: RestoredRecord; `restoring`: a restore has begun and not ended |
 
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
 """
@@ -40,6 +41,8 @@ OWNER_END: Final = _ID.size
 CLUSTER: Final = b"skcluster"
 TOTALS: Final = b"sktotals"
 LAST_INODE: Final = b"skinode"
+RESTORED: Final = b"skrestored"
+RESTORING: Final = b"skrestoring"
 
 INODES: Final = b"i"
 DENTRIES: Final = b"d"

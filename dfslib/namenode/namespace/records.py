@@ -31,9 +31,20 @@ class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, array_like=True):
+    """`epoch` counts how often the metadata was restored."""
+
     cluster_id: str
     created_ns: int
     format: int = FORMAT
+    epoch: int = 0
+
+
+class RestoredRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The last restore: what was changed after `until_ns` is missing. `held_s`: for so many seconds of this
+    namenode's running nothing is deleted from the datanodes; 0 once that is over."""
+
+    until_ns: int
+    held_s: float
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -65,6 +76,7 @@ _decode_block = msgspec.msgpack.Decoder(BlockRecord).decode
 _decode_totals = msgspec.msgpack.Decoder(Totals).decode
 _decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 _decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
+_decode_restored = msgspec.msgpack.Decoder(RestoredRecord).decode
 _decode_int = msgspec.msgpack.Decoder(int).decode
 
 
@@ -218,6 +230,15 @@ def get_cluster(txn: ReadTxn) -> ClusterRecord | None:
 
 def put_cluster(txn: Txn, record: ClusterRecord) -> None:
     txn.put(keys.CLUSTER, encode(record))
+
+
+def get_restored(txn: ReadTxn) -> RestoredRecord | None:
+    data = txn.get(keys.RESTORED)
+    return None if data is None else _decode_restored(data)
+
+
+def put_restored(txn: Txn, record: RestoredRecord) -> None:
+    txn.put(keys.RESTORED, encode(record))
 
 
 def put_node(txn: Txn, record: NodeRecord) -> None:

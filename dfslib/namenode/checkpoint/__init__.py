@@ -1,0 +1,1 @@
+"""The metadata's copies on the datanodes: made, kept, and restored from."""

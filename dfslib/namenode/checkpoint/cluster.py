@@ -1,0 +1,36 @@
+"""Which cluster this namenode is, and whether it may speak for it yet."""
+
+from __future__ import annotations
+
+import enum
+
+from dfslib.errors import Unavailable
+
+
+class State(enum.StrEnum):
+    OPEN = "open"
+    WAITING = "waiting"
+    RESTORING = "restoring"
+
+
+class Cluster:
+    """Shared by whatever needs the id; changed by `opening` and `restoring` alone."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.epoch = 0
+        """How often the metadata was restored."""
+        self.state = State.WAITING
+        self.detail = ""
+        """What it waits for, for people."""
+        self.restored_until_ns: int | None = None
+        self.copied_until_ns: int | None = None
+
+    def opened(self, cluster_id: str, epoch: int, restored_until_ns: int | None) -> None:
+        self.id, self.epoch, self.restored_until_ns = cluster_id, epoch, restored_until_ns
+        self.state, self.detail = State.OPEN, ""
+
+    def require_open(self) -> None:
+        """Raises Unavailable."""
+        if self.state is not State.OPEN:
+            raise Unavailable(f"the namenode is {self.state}: {self.detail}")

@@ -1,0 +1,189 @@
+"""The files that metadata is copied in: bytes to structs and back, and their names. No I/O of its own.
+
+    header   magic, then one frame with a `Header`
+    frames   kind, length and CRC32C, then zlib of msgpack: keys and values in order, or whole commits
+    end      a frame with the count of all records, so that a file that was cut off shows
+
+A checkpoint is every key at one commit, a journal is what commits `first` to `last` changed. Reading is strict:
+whatever is not exactly as written raises Damaged before anyone is given the frame.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Final, NamedTuple, TypeVar
+
+import msgspec
+from crc32c import crc32c
+
+T = TypeVar("T")
+
+_MAGIC: Final = b"DFSmeta\n"
+_FORMAT: Final = 1
+_FRAME: Final = struct.Struct("<cII")
+_HEADER, _RECORDS, _END = b"h", b"r", b"e"
+_FRAME_MAX: Final = 1 << 30
+"""Longer than any frame that is written: a length that was damaged asks for no memory."""
+_LEVEL: Final = 1
+"""zlib's fastest: the namenode's time is dearer than the datanodes' disks."""
+
+_NAME: Final = re.compile(r"(checkpoint|journal)-(\d{6})-(\d{20})(?:-(\d{20}))?", re.ASCII)
+
+Record = tuple[bytes, bytes]
+"""A key and its value."""
+Commit = tuple[int, list[tuple[bytes, bytes | None]]]
+"""A commit's number, and the keys that it changed; None for one that was deleted."""
+
+
+class Damaged(Exception):
+    """A file of metadata is cut off, changed, or of another format."""
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """`time_ns`: when the last commit contained was made, or a moment after it."""
+
+    kind: str
+    cluster_id: str
+    epoch: int
+    first: int
+    last: int
+    time_ns: int
+    format: int = _FORMAT
+
+
+class FileName(NamedTuple):
+    """What a file's name says of it. `first` of a checkpoint is 0."""
+
+    kind: str
+    epoch: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        numbers = f"{self.last:020}" if self.kind == "checkpoint" else f"{self.first:020}-{self.last:020}"
+        return f"{self.kind}-{self.epoch:06}-{numbers}"
+
+    @property
+    def is_checkpoint(self) -> bool:
+        return self.kind == "checkpoint"
+
+
+def parse_name(text: str) -> FileName | None:
+    """None where it is no name of ours."""
+    match = _NAME.fullmatch(text)
+    if match is None or (match[1] == "journal") != (match[4] is not None):
+        return None
+    first, last = (0, int(match[3])) if match[4] is None else (int(match[3]), int(match[4]))
+    return FileName(match[1], int(match[2]), first, last) if first <= last else None
+
+
+def name_of(header: Header) -> FileName:
+    return FileName(header.kind, header.epoch, header.first, header.last)
+
+
+class Encoder:
+    """The bytes of one file: `header`, then `records` any number of times, then `end`."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def header(self, header: Header) -> bytes:
+        return _MAGIC + _frame(_HEADER, msgspec.msgpack.encode(header))
+
+    def records(self, records: Sequence[Record] | Sequence[Commit]) -> bytes:
+        self._count += len(records)
+        return _frame(_RECORDS, zlib.compress(msgspec.msgpack.encode(records), _LEVEL))
+
+    def end(self) -> bytes:
+        return _frame(_END, msgspec.msgpack.encode(self._count))
+
+
+def commit_of(number: int, writes: Mapping[bytes, bytes | None]) -> Commit:
+    return number, list(writes.items())
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Raises Damaged. The file is left behind the header."""
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise Damaged("it does not begin as a file of metadata does")
+    kind, payload = _read_frame(file)
+    if kind != _HEADER:
+        raise Damaged("it has no header")
+    header = _decoded(payload, Header)
+    if header.format != _FORMAT:
+        raise Damaged(f"it has format {header.format}, this version knows {_FORMAT}")
+    return header
+
+
+def read_records(file: BinaryIO) -> Iterator[list[Record]]:
+    """The frames of a checkpoint, behind its header. Raises Damaged."""
+    return (_decoded(payload, list[Record]) for payload in _payloads(file))
+
+
+def read_commits(file: BinaryIO) -> Iterator[list[Commit]]:
+    """The frames of a journal, behind its header. Raises Damaged."""
+    return (_decoded(payload, list[Commit]) for payload in _payloads(file))
+
+
+def check(file: BinaryIO, name: FileName, cluster_id: str) -> Header:
+    """Read all of a file and raise Damaged unless it is, to the last byte, what its name says."""
+    header = read_header(file)
+    if name_of(header) != name or header.cluster_id != cluster_id:
+        raise Damaged(f"it says that it is {name_of(header)} of cluster {header.cluster_id}")
+    for _ in read_records(file) if name.is_checkpoint else read_commits(file):
+        pass
+    return header
+
+
+def _payloads(file: BinaryIO) -> Iterator[bytes]:
+    count = 0
+    while True:
+        kind, payload = _read_frame(file)
+        if kind == _END:
+            break
+        if kind != _RECORDS:
+            raise Damaged("a frame is of no known kind")
+        try:
+            data = zlib.decompress(payload)
+        except zlib.error as error:
+            raise Damaged(f"a frame cannot be unpacked: {error}") from None
+        count += _length(data)
+        yield data
+    if _decoded(payload, int) != count:
+        raise Damaged("records are missing")
+    if file.read(1):
+        raise Damaged("something stands behind its end")
+
+
+def _length(data: bytes) -> int:
+    """Of a msgpack array, without its elements."""
+    return len(_decoded(data, list[msgspec.Raw]))
+
+
+def _frame(kind: bytes, payload: bytes) -> bytes:
+    return _FRAME.pack(kind, len(payload), crc32c(payload, crc32c(kind))) + payload
+
+
+def _read_frame(file: BinaryIO) -> tuple[bytes, bytes]:
+    head = file.read(_FRAME.size)
+    if len(head) != _FRAME.size:
+        raise Damaged("it is cut off")
+    kind, length, checksum = _FRAME.unpack(head)
+    if length > _FRAME_MAX:
+        raise Damaged("a frame has an impossible length")
+    payload = file.read(length)
+    if len(payload) != length:
+        raise Damaged("it is cut off")
+    if crc32c(payload, crc32c(kind)) != checksum:
+        raise Damaged("a frame's checksum does not match")
+    return kind, payload
+
+
+def _decoded(payload: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"a frame cannot be read: {error}") from None

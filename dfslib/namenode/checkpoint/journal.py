@@ -1,0 +1,46 @@
+"""What has been committed and not shipped yet. Filled by the engine's writer thread, emptied by the shipper."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from dfslib.namenode.checkpoint.format import Commit, commit_of
+
+PENDING_MAX_BYTES: Final = 64 << 20
+"""Kept in memory while no datanode takes it; past that the next thing to ship is a whole checkpoint."""
+
+
+class Pending(NamedTuple):
+    """Commits in order. `taken_ns`: all that was committed before then is in, unless `lost`."""
+
+    commits: list[Commit]
+    taken_ns: int
+    lost: bool
+
+
+class Journal:
+    def __init__(self, wall_ns: Callable[[], int]) -> None:
+        self._wall_ns = wall_ns
+        self._lock = threading.Lock()
+        self._commits: list[Commit] = []
+        self._bytes = 0
+        self._lost = False
+
+    def committed(self, number: int, writes: Mapping[bytes, bytes | None]) -> None:
+        """For MetadataEngine.journal."""
+        with self._lock:
+            if self._lost:
+                return
+            self._commits.append(commit_of(number, writes))
+            self._bytes += sum(len(key) + len(value or b"") for key, value in writes.items())
+            if self._bytes > PENDING_MAX_BYTES:
+                self._commits, self._bytes, self._lost = [], 0, True
+
+    def take(self) -> Pending:
+        """All that waits; it waits no more."""
+        with self._lock:
+            taken = Pending(self._commits, self._wall_ns(), self._lost)
+            self._commits, self._bytes, self._lost = [], 0, False
+            return taken
