@@ -25,8 +25,8 @@ from dfslib.wire.messages import CopyOrder
 log = logging.getLogger("dfs.replication")
 T = TypeVar("T")
 
-_AT_ONCE: Final = 2
-"""Copies under way: one waits for its fsync while the other one receives."""
+_AT_ONCE: Final = 4
+"""Copies under way: some wait for their fsyncs while others receive."""
 _GATHER_BYTES: Final = 1 << 20
 
 
@@ -95,10 +95,11 @@ class Replication:
                 self._known.discard(order.block)
 
     def _is_here(self, block: BlockId) -> bool:
-        """Whether the block is here and good in every byte; a bad one is put into quarantine on the way."""
+        """Whether the block is here, durably, and good in every byte; a bad one is put into quarantine on the way."""
         try:
             with self._store.opened(block) as opened:
                 opened.check(0, opened.size)
+            self._store.sync()  # it may have come without
         except (NotFound, BadBlock):
             return False
         return True

@@ -31,6 +31,8 @@ log = logging.getLogger("dfs.membership")
 _HOLD_S: Final = 1.0
 """How long a heartbeat without orders is held. While it is, the end of its connection tells at once that
 the datanode's process has ended."""
+_HOLD_BUSY_S: Final = 0.1
+"""While a datanode makes copies, the next ones are ordered when it tells that some are done."""
 _MESSAGE_MAX: Final = 4 << 20
 
 
@@ -135,7 +137,7 @@ class ClusterRoutes:
             return _json(messages.HeartbeatAnswer([]))
         beat = node.beat
         try:
-            orders = await self._orders.wait(node.id, _HOLD_S)
+            orders = await self._orders.wait(node.id, _HOLD_BUSY_S if self._repair.is_busy(node.id) else _HOLD_S)
         except asyncio.CancelledError:
             if self._registry.lost(node.id, beat):
                 log.warning(event("datanode lost, its connection ended", node=node.id, url=node.url))

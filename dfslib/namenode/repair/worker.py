@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -26,8 +26,9 @@ from dfslib.wire.messages import CopyOrder
 
 log = logging.getLogger("dfs.repair")
 
-_RUNNING_MAX: Final = 8
-"""Copies under way to one datanode; enough to keep it busy, few enough to change one's mind."""
+_RUNNING_BYTES: Final = 256 << 20
+_RUNNING_BLOCKS: Final = 256
+"""Copies under way to one datanode: enough to keep it busy between two heartbeats, few enough to change one's mind."""
 _REPLAN_EVERY_S: Final = 60.0
 _PLAN_SHARE: Final = 10
 """A plan is not made again before this many times the time that the last one took."""
@@ -46,6 +47,13 @@ class Progress(NamedTuple):
     done: int
 
 
+class _Running(NamedTuple):
+    """An order that a datanode was given: when, and of how many bytes."""
+
+    since_s: float
+    size: int
+
+
 class Repair:
     def __init__(
         self,
@@ -62,8 +70,8 @@ class Repair:
         self._wanted = wanted
         self._monotonic = monotonic
         self._plan = Plan([], [], 0, [], {})
-        self._waiting: deque[Copy] = deque()
-        self._running: dict[tuple[BlockId, NodeId], float] = {}
+        self._waiting: dict[NodeId, deque[Copy]] = {}
+        self._running: dict[NodeId, dict[BlockId, _Running]] = {}
         self._members: dict[NodeId, tuple[NodeState, bool]] = {}
         self._stale = True
         self._planned_s = float("-inf")
@@ -72,11 +80,16 @@ class Repair:
 
     @property
     def progress(self) -> Progress:
-        return Progress(self._plan.short, len(self._plan.lost), len(self._waiting), len(self._running), self._done)
+        plan = self._plan
+        return Progress(plan.short, len(plan.lost), _count(self._waiting), _count(self._running), self._done)
 
     def held_back(self, node: NodeId) -> int | None:
         """Blocks of this datanode that lack copies elsewhere; None while that is not known."""
         return None if self._stale else self._plan.held_back.get(node, 0)
+
+    def is_busy(self, node: NodeId) -> bool:
+        """Whether copies to this datanode are under way: what it says of them is waited for."""
+        return bool(self._running.get(node))
 
     def changed(self) -> None:
         """Something happened that a new plan should know of."""
@@ -92,9 +105,10 @@ class Repair:
         if members != self._members:
             self._members, self._stale = members, True
             self._drop_running_of(node for node, (state, _) in members.items() if state is not NodeState.ALIVE)
-        for key in [key for key, since in self._running.items() if now - since > _GIVE_UP_S]:
-            del self._running[key]
-            self._stale = True
+        for running in self._running.values():
+            for block in [block for block, order in running.items() if now - order.since_s > _GIVE_UP_S]:
+                del running[block]
+                self._stale = True
         if now >= self._next_plan_s and (self._stale or now - self._planned_s > _REPLAN_EVERY_S):
             await self._make_plan(now)
         self._dispatch(now)
@@ -105,8 +119,9 @@ class Repair:
             return
         unused = await self._engine.transact(lambda txn: _enter(txn, node, copied, bad))
         self._orders.delete(unused, [node])
+        done = set(copied)
         for block in (*copied, *failed):
-            if self._running.pop((BlockId(block), node), None) is not None and block in copied:
+            if self._running.get(node, {}).pop(BlockId(block), None) is not None and block in done:
                 self._done += 1
         for block in bad:
             log.warning(event("damaged copy", node=node, block=format_block(BlockId(block))))
@@ -120,7 +135,9 @@ class Repair:
         self._planned_s = now
         present = self._member_list(now)
         self._plan = await asyncio.to_thread(self._engine.read, lambda txn: make_plan(self._blocks(txn), present))
-        self._waiting = deque(self._plan.copies)
+        self._waiting = {}
+        for copy in self._plan.copies:
+            self._waiting.setdefault(copy.target, deque()).append(copy)
         self._next_plan_s = self._monotonic() + _PLAN_SHARE * (time.perf_counter() - started)
         for block in self._plan.lost[:_LOST_SHOWN]:
             log.error(event("block has no copy on any datanode that is there", block=format_block(block)))
@@ -151,30 +168,27 @@ class Repair:
                 yield BlockState(block, record.size, record.nodes, self._wanted(txn, block))
 
     def _dispatch(self, now: float) -> None:
-        busy: dict[NodeId, int] = {}
-        for _, node in self._running:
-            busy[node] = busy.get(node, 0) + 1
-        put_back: list[Copy] = []
-        while self._waiting:
-            copy = self._waiting.popleft()
-            if (copy.block, copy.target) in self._running:
-                continue
-            if busy.get(copy.target, 0) >= _RUNNING_MAX:
-                put_back.append(copy)
-                continue
-            urls = [source.url for id in copy.sources if (source := self._registry.get(id))]
-            self._orders.copy(copy.target, CopyOrder(copy.block, copy.size, urls))
-            self._running[copy.block, copy.target] = now
-            busy[copy.target] = busy.get(copy.target, 0) + 1
-        self._waiting.extend(put_back)
-        if not self._waiting and not self._running and self._plan.copies:
+        """Give each datanode as many orders as it has room for."""
+        for target, waiting in list(self._waiting.items()):
+            running = self._running.setdefault(target, {})
+            size = sum(order.size for order in running.values())
+            while waiting and len(running) < _RUNNING_BLOCKS and (not running or size < _RUNNING_BYTES):
+                copy = waiting.popleft()
+                if copy.block in running:
+                    continue
+                urls = [source.url for id in copy.sources if (source := self._registry.get(id))]
+                self._orders.copy(target, CopyOrder(copy.block, copy.size, urls))
+                running[copy.block] = _Running(now, copy.size)
+                size += copy.size
+            if not waiting:
+                del self._waiting[target]
+        if not self._waiting and not any(self._running.values()) and self._plan.copies:
             self._plan = self._plan._replace(copies=[])
             self._stale = True  # whether more than one plan's worth is missing
 
     def _drop_running_of(self, nodes: Iterator[NodeId]) -> None:
-        gone = set(nodes)
-        for key in [key for key in self._running if key[1] in gone]:
-            del self._running[key]
+        for node in nodes:
+            self._running.pop(node, None)
 
     async def _drop(self, drops: Sequence[Drop]) -> None:
         """Give up surplus copies: out of the metadata first, then off the disk."""
@@ -216,3 +230,7 @@ def _give_up(
         records.put_block(txn, drop.block, replace(record, nodes=tuple(n for n in record.nodes if n != drop.node)))
         done.append(drop)
     return done
+
+
+def _count(by_node: Mapping[NodeId, Sized]) -> int:
+    return sum(len(of_node) for of_node in by_node.values())
