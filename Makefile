@@ -1,12 +1,13 @@
 # DFS: every command of daily work. `make help` lists them.
 PYTHON ?= python3
 PORT ?= 8180
+MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help setup up test lint bench lock clean
+.PHONY: help setup up test soak lint bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -18,6 +19,9 @@ up: $(RUNTIME) ## a namenode and 3 datanodes on 127.0.0.1, state in ./var, until
 
 test: $(DEV) ## run all tests
 	$(BIN)/python -m pytest
+
+soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .

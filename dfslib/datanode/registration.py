@@ -42,6 +42,8 @@ _BACKOFF_MAX_S: Final = 3.0
 _DELETE_S: Final = 1.0
 _LOSSES_MAX: Final = 1000
 """More blocks lost at once than this are not told one by one, but by reporting those that are left."""
+_ON_THE_WAY_S: Final = 1.0
+"""A client that was redirected here before the namenode knew has connected by then. Nobody tells when it has."""
 _BEAT_MIN_S: Final = 0.1
 """The namenode holds a heartbeat for about a second. One that does not must not be flooded."""
 
@@ -102,13 +104,16 @@ class Registration:
                 await self._wait(str(error))
 
     async def leave(self) -> None:
-        """Tell the namenode that this datanode stops, so that nobody is sent here any more."""
+        """Tell the namenode that this datanode stops, so that nobody is sent here any more; return when those
+        who were sent here before that have come."""
         if not self.registered:
             return
         try:
             await self._namenode.heartbeat(self._heartbeat(leaving=True))
         except DfsError as error:
             log.info(event("left without the namenode's knowledge", reason=error))
+            return
+        await asyncio.sleep(_ON_THE_WAY_S)
 
     def report_soon(self) -> None:
         """Report all blocks again before long: there are some that the namenode does not know of. From any thread."""
@@ -168,7 +173,7 @@ class Registration:
         self._losses.told(losses)
         self._replication.order(answer.copy)
         await self._delete(answer.delete)
-        if self._report_wanted:
+        if self._report_wanted or answer.report:
             await self._report()
         if not answer.delete and not answer.copy and not self._to_delete:
             await asyncio.sleep(max(0.0, _BEAT_MIN_S - (loop.time() - began)))

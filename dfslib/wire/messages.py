@@ -235,10 +235,11 @@ class CopyOrder(msgspec.Struct, frozen=True):
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
-    """What the datanode is to do: blocks to delete, blocks to copy from peers."""
+    """What the datanode is to do: blocks to delete, blocks to copy from peers, and (`report`) report all again."""
 
     delete: list[int]
     copy: list[CopyOrder] = []
+    report: bool = False
 
 
 class LayoutBody(msgspec.Struct, frozen=True):

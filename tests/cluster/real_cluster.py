@@ -52,6 +52,8 @@ class Server:
         self.env = env
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command_prefix: list[str] = []
+        """What the process is started through, such as `ip netns exec NAME`."""
 
     @property
     def port(self) -> int:
@@ -59,7 +61,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.env['DFS_HOST']}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -70,7 +72,7 @@ class Server:
         with self.log.open("ab") as log:
             environment = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "server.py")],
+                [*self.command_prefix, sys.executable, str(ROOT / "server.py")],
                 env=environment | self.env,
                 stdout=log,
                 stderr=log,
@@ -88,6 +90,15 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE_S)
+
+    def pause(self) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None

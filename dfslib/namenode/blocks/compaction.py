@@ -77,8 +77,7 @@ class Compaction:
             return 0
         try:
             data, moved = await self._read(sparse)
-            origins = [Origin(b"", piece.ino, piece.offset, piece.end - piece.start) for piece in sparse.pieces]
-            ref = await self._writer.write(data, origins, sparse.copies)
+            ref = await self._writer.write(data, _origins(sparse.pieces), sparse.copies)
         except DfsError as error:
             log.warning(event("compaction put off", error=error))
             return 0
@@ -128,16 +127,23 @@ class Compaction:
         return bytes(data), moved
 
     def _repoint(self, txn: Txn, ref: BlockRef, moved: dict[BlockId, list[Moved]]) -> None:
+        """Where all of it was overwritten meanwhile, the new block is garbage as it was entered, and is collected."""
         extents.add_block(txn, ref)
-        used = False
         for block, ranges in moved.items():
             for ino, index in list(records.scan_references(txn, block)):
                 old = records.get_chunk(txn, ino, index)
                 new = [_moved(extent, block, ranges, ref.block) for extent in old]
                 extents.store_chunk(txn, ino, index, old, new)
-                used = used or new != old
-        if not used:
-            records.delete_block(txn, ref.block)
+
+
+def _origins(pieces: Sequence[Piece]) -> list[Origin]:
+    """For whom the bytes of the new block are, in which the pieces lie one behind the other."""
+    origins: list[Origin] = []
+    at = 0
+    for piece in pieces:
+        origins.append(Origin(b"", piece.ino, piece.offset, piece.end - piece.start, at))
+        at += piece.end - piece.start
+    return origins
 
 
 def _pieces(txn: ReadTxn, block: BlockId) -> list[Piece]:

@@ -139,6 +139,7 @@ class BlockWriter:
         for node, error in result.failures.items():
             if node not in result.slow:
                 self._note(node, error)
+            self._registry.gave_up(node)
         for node in result.slow:
             self._registry.slowed(node, self._monotonic())
         required = self.required(copies)

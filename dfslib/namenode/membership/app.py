@@ -121,9 +121,8 @@ class ClusterRoutes:
         if self._keeper.hold.held:
             self._finder.found(unknown, node.id)
             unknown = []
-        node.heard_s = self._monotonic()
+        self._registry.report(node, self._monotonic(), first=message.after == 0, last=message.last)
         if message.last:
-            node.reported = True
             self._repair.changed()
             log.info(event("datanode is alive", node=node.id, url=node.url))
         return _json(messages.ReportAnswer(unknown))
@@ -143,7 +142,8 @@ class ClusterRoutes:
                 log.warning(event("datanode lost, its connection ended", node=node.id, url=node.url))
             raise
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
-        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy))
+        report = self._registry.wants_report(node, self._monotonic())
+        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy, report))
 
     async def drain(self, request: web.Request) -> web.Response:
         """Have a datanode's blocks copied elsewhere, so that it can be taken away; `cancel=true` takes that back."""

@@ -16,6 +16,13 @@ from dfslib.wire.messages import HeartbeatRequest, JoinRequest
 
 _SLOW_MIN_S: Final = 10.0
 _SLOW_MAX_S: Final = 320.0
+_BEAT_S: Final = 1.0
+"""Heartbeats come about so far apart; a silence counts as no more than one."""
+_SETTLED_S: Final = 5.0
+"""A datanode that is heard of for so long has done, or dropped, what it was sent before."""
+_REPORT_APART_S: Final = 15.0
+_REPORT_SHARE: Final = 20
+"""Between two reports lie this many times the time that one takes."""
 
 
 class NodeState(enum.StrEnum):
@@ -53,6 +60,12 @@ class Datanode:
     """How long it was avoided the last time; doubles as long as it stays slow."""
     lost: bool = False
     """Its connection broke, and nothing was heard since."""
+    unsure: bool = False
+    """A write to it was given up: it may have stored the block all the same, later. Its next report tells."""
+    unsure_for_s: float = 0.0
+    """How long it has been heard of regularly since."""
+    report_began_s: float = float("-inf")
+    report_took_s: float = 0.0
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
@@ -137,6 +150,8 @@ class Registry:
         )
         node.leaving = request.leaving
         node.full = False
+        if node.unsure:
+            node.unsure_for_s += min(_BEAT_S, max(0.0, now_s - node.heard_s))
         node.last_seen_ns, node.heard_s = now_ns, now_s
         node.lost = False
         node.beat += 1
@@ -149,6 +164,29 @@ class Registry:
             return False
         node.lost = True
         return True
+
+    def gave_up(self, node_id: NodeId) -> None:
+        """A write to it was given up, and nobody knows what it did with what it was sent."""
+        if node := self._nodes.get(node_id):
+            node.unsure, node.unsure_for_s = True, 0.0
+
+    def wants_report(self, node: Datanode, now_s: float) -> bool:
+        """Whether to have it report its blocks again: what it was given up for is over by now, and it has not
+        spent much of its time on reports. Says so once."""
+        apart_s = max(_REPORT_APART_S, _REPORT_SHARE * node.report_took_s)
+        if not node.unsure or node.unsure_for_s < _SETTLED_S or now_s - node.report_began_s < apart_s:
+            return False
+        node.unsure = False
+        return True
+
+    def report(self, node: Datanode, now_s: float, *, first: bool, last: bool) -> None:
+        """A page of its report has come."""
+        node.heard_s = now_s
+        if first:
+            node.report_began_s = now_s
+        if last:
+            node.report_took_s = now_s - node.report_began_s
+            node.reported = True
 
     def refused_for_space(self, node_id: NodeId) -> None:
         if node := self._nodes.get(node_id):

@@ -94,6 +94,27 @@ def test_slowness_is_remembered_for_longer_each_time() -> None:
     assert not registry.is_slow(node, 1010.0)
 
 
+def test_a_datanode_that_a_write_was_given_up_for_reports_again_once_it_is_well() -> None:
+    registry = Registry(SUSPECT_S, DEAD_S)
+    node = joined(registry, 0.0)
+    registry.report(node, 0.0, first=True, last=True)
+    assert not registry.wants_report(node, 100.0)
+    registry.gave_up(NODE)
+    beat(registry, 100.0)  # after a silence: no sign yet that it has done what it was sent
+    assert not registry.wants_report(node, 100.0)
+    for second in range(101, 105):
+        beat(registry, float(second))
+    assert registry.wants_report(node, 104.0)
+    assert not registry.wants_report(node, 104.0)
+    registry.report(node, 105.0, first=True, last=False)
+    registry.report(node, 107.0, first=False, last=True)
+    registry.gave_up(NODE)
+    for second in range(108, 145):
+        beat(registry, float(second))
+    assert not registry.wants_report(node, 144.0)  # it took two seconds, so the next one waits for forty
+    assert registry.wants_report(node, 145.0)
+
+
 def test_a_heartbeat_before_the_report_is_refused() -> None:
     registry = Registry(SUSPECT_S, DEAD_S)
     joined(registry, 0.0).reported = False

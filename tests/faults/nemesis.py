@@ -1,0 +1,167 @@
+"""Breaks a running cluster in random ways, and mends it again. Bounded, seeded, and told on standard output."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from real_cluster import Cluster, Server, wait_until
+
+HEAL_S = 120.0
+
+
+class Nemesis:
+    """Harms at most one datanode at a time, and what a datanode stores only while all others have everything."""
+
+    def __init__(self, cluster: Cluster, seed: int, cut: Callable[[Server], Callable[[], None]] | None = None) -> None:
+        """`cut` takes a server off the network and returns what brings it back, where that can be done."""
+        self.cluster = cluster
+        self.done: list[str] = []
+        self._random = random.Random(f"nemesis-{seed}")
+        self._cut = cut
+        self._begun = time.monotonic()
+        self._actions: list[Callable[[Server], None]] = [
+            self._kill,
+            self._kill,
+            self._terminate,
+            self._pause,
+            self._kill_namenode,
+            self._kill_namenode,
+            self._terminate_namenode,
+            self._pause_namenode,
+            self._wipe,
+            self._corrupt,
+            self._corrupt,
+        ]
+        if cut is not None:
+            self._actions += [self._cut_off, self._cut_off_namenode]
+
+    def run(self, seconds: float, stop: threading.Event) -> None:
+        """One action after the other until the time is over or `stop` is set; the cluster is left whole."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not stop.is_set():
+            victim = self._random.choice(self.cluster.datanodes)
+            self._random.choice(self._actions)(victim)
+            self._wait_alive()
+            stop.wait(self._random.uniform(0, 1))
+        self.wait_healthy()
+
+    def wait_healthy(self) -> None:
+        """All datanodes alive, every block with all its copies."""
+        self._wait_alive()
+        wait_until(lambda: self._healthy(), "every block has its copies again", HEAL_S)
+
+    def _say(self, what: str) -> None:
+        line = f"{time.monotonic() - self._begun:6.1f} s  {what}"
+        self.done.append(line)
+        print(line, flush=True)
+
+    def _wait_alive(self) -> None:
+        count = len(self.cluster.datanodes)
+        wait_until(lambda: self.cluster.alive() == count, f"{count} datanodes are alive again", HEAL_S)
+
+    def _healthy(self) -> bool:
+        try:
+            return bool(requests.get(f"{self.cluster.url}cluster/fsck", timeout=30).json()["healthy"])
+        except requests.RequestException:
+            return False
+
+    def _wait(self, longest_s: float) -> None:
+        threading.Event().wait(self._random.uniform(0, longest_s))
+
+    def _kill(self, server: Server) -> None:
+        self._say(f"kill {server.name}")
+        server.kill()
+        self._wait(3)
+        server.start()
+
+    def _terminate(self, server: Server) -> None:
+        self._say(f"terminate {server.name}")
+        assert server.stop() == 0
+        self._wait(2)
+        server.start()
+
+    def _pause(self, server: Server) -> None:
+        self._say(f"pause {server.name}")
+        server.pause()
+        try:
+            self._wait(8)
+        finally:
+            server.resume()
+
+    def _kill_namenode(self, _: Server) -> None:
+        self._kill(self.cluster.namenode)
+
+    def _terminate_namenode(self, _: Server) -> None:
+        self._terminate(self.cluster.namenode)
+
+    def _pause_namenode(self, _: Server) -> None:
+        self._say("pause namenode")
+        self.cluster.namenode.pause()
+        try:
+            self._wait(4)
+        finally:
+            self.cluster.namenode.resume()
+
+    def _wipe(self, server: Server) -> None:
+        self.wait_healthy()
+        self._say(f"wipe {server.name}")
+        server.kill()
+        shutil.rmtree(server.env["DFS_FS_ROOT"])
+        self._wait(2)
+        server.start()
+
+    def _corrupt(self, server: Server) -> None:
+        """Some block files of one datanode, while all others have theirs."""
+        self.wait_healthy()
+        files = sorted((Path(server.env["DFS_FS_ROOT"]) / "blocks").glob("*/*"))
+        chosen = self._random.sample(files, min(len(files), 5))
+        self._say(f"corrupt {len(chosen)} blocks of {server.name}")
+        for path in chosen:
+            try:
+                self._damage(path)
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+        self._wait(1)
+        self._find_damage(server)
+
+    def _damage(self, path: Path) -> None:
+        how = self._random.choice(["flip", "truncate", "delete"])
+        if how == "delete":
+            path.unlink()
+            return
+        data = bytearray(path.read_bytes())
+        at = self._random.randrange(len(data))
+        if how == "flip":
+            data[at] ^= 1 << self._random.randrange(8)
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(data[at : at + 1])
+        else:
+            with path.open("r+b") as file:
+                file.truncate(at)
+
+    def _find_damage(self, server: Server) -> None:
+        """Its restart makes it look at what it has; the scrubber and readers find the rest."""
+        for path in sorted((Path(server.env["DFS_FS_ROOT"]) / "blocks").glob("*/*")):
+            try:
+                requests.get(f"{server.url}/blocks/{path.name}", timeout=30)
+            except requests.RequestException:
+                return
+
+    def _cut_off(self, server: Server) -> None:
+        assert self._cut is not None
+        self._say(f"cut {server.name} off")
+        heal = self._cut(server)
+        try:
+            self._wait(8)
+        finally:
+            heal()
+
+    def _cut_off_namenode(self, _: Server) -> None:
+        self._cut_off(self.cluster.namenode)

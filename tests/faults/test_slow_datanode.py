@@ -1,0 +1,47 @@
+"""A datanode that answers in ten seconds: writes do not wait for it, the status shows it, and it comes back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from delaying_proxy import DelayingProxy
+from plain_http import call, read_file
+from real_cluster import Cluster, wait_until
+
+NEAR = "127.0.0.2"
+
+
+def node(cluster: Cluster) -> dict[str, Any]:
+    nodes = requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]
+    return next(found for found in nodes if NEAR in found["url"])  # type: ignore[no-any-return]
+
+
+def test_a_slow_datanode_is_gone_on_without(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 3)
+    slow = cluster.datanodes[0]
+    slow.env["DFS_ADVERTISE_HOST"] = NEAR
+    with DelayingProxy(NEAR, slow.port, ("127.0.0.1", slow.port)) as proxy:
+        try:
+            cluster.start()
+            assert call(cluster.url, "PUT", "/fs/before", b"quick").json()["replicas"] == 3
+            proxy.delay_s = 10.0
+            began = time.monotonic()
+            first = call(cluster.url, "PUT", "/fs/first", b"x" * 500_000)
+            assert first.json()["replicas"] == 2
+            assert node(cluster)["slow"] is True
+            for number in range(20):
+                assert call(cluster.url, "PUT", f"/fs/next-{number}", b"y" * 5000).json()["replicas"] == 2
+            # Twenty-one writes, none of which waited for its ten seconds: no bound on a time, only on their sum.
+            assert time.monotonic() - began < 100
+            assert node(cluster)["state"] == "alive"
+            assert read_file(cluster.url, "/fs/first").body == b"x" * 500_000
+            proxy.delay_s = 0.0
+            wait_until(lambda: not node(cluster)["slow"], "it is not avoided for ever")
+            assert call(cluster.url, "PUT", "/fs/after", b"quick").json()["replicas"] == 3
+            fsck = f"{cluster.url}cluster/fsck"
+            wait_until(lambda: requests.get(fsck, timeout=30).json()["healthy"], "it has what it missed", 120)
+        finally:
+            cluster.stop()

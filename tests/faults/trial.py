@@ -1,0 +1,105 @@
+"""One trial: clients work while the nemesis breaks things; then all is mended, and everything is looked at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from checker import Client, Content, Violation
+from nemesis import Nemesis
+from real_cluster import Cluster, Server, wait_until
+
+CLIENTS = 3
+
+
+def run_trial(
+    cluster: Cluster, seed: int, seconds: float, cut: Callable[[Server], Callable[[], None]] | None = None
+) -> dict[str, int]:
+    """How often each operation was done. Raises Violation, and AssertionError where the cluster does not heal."""
+    print(f"seed {seed}", flush=True)
+    clients = [Client(number, cluster.url, seed) for number in range(CLIENTS)]
+    stop = threading.Event()
+    violations: list[BaseException] = []
+
+    def work(client: Client) -> None:
+        try:
+            client.run(stop)
+        except BaseException as error:
+            violations.append(error)
+            stop.set()
+            raise
+
+    threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    nemesis = Nemesis(cluster, seed, cut)
+    try:
+        nemesis.run(seconds, stop)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(120)
+    if violations:
+        raise violations[0]
+    nemesis.wait_healthy()
+    check_everything(cluster, clients)
+    totals: dict[str, int] = {}
+    for client in clients:
+        for what, count in client.counts.items():
+            totals[what] = totals.get(what, 0) + count
+    print(dict(sorted(totals.items())), flush=True)
+    return totals
+
+
+def check_everything(cluster: Cluster, clients: list[Client]) -> None:
+    """Every file is what it may be, from every datanode; copies are at their number, and no garbage is left."""
+    for client in clients:
+        for path, file in client.files.items():
+            found = {read_from(cluster, path, server.url) for server in cluster.datanodes}
+            if len(found) != 1:
+                raise Violation(f"{path} is not the same on all datanodes")
+            file.check(path, found.pop(), "at the end")
+    try:
+        wait_until(lambda: no_garbage(cluster), "what no file uses is gone from every datanode", 60)
+    except AssertionError:
+        describe_garbage(cluster)
+        raise
+
+
+def read_from(cluster: Cluster, path: str, datanode_url: str) -> Content:
+    """A file as one datanode serves it."""
+    answer = requests.get(f"{cluster.url}fs{path}?redirect=false", timeout=30)
+    if answer.status_code == 404:
+        return None
+    answer.raise_for_status()
+    location = answer.json()["location"]
+    file = requests.get(datanode_url + "/files/" + location.split("/files/", 1)[1], timeout=60)
+    file.raise_for_status()
+    return file.content
+
+
+def no_garbage(cluster: Cluster) -> bool:
+    """Each datanode has just the blocks that files use."""
+    if requests.get(f"{cluster.url}cluster", timeout=30).json()["garbage_blocks"]:
+        return False
+    used = requests.get(f"{cluster.url}cluster/fsck", timeout=60).json()["blocks"]
+    return all(stored(server) == used for server in cluster.datanodes)
+
+
+def describe_garbage(cluster: Cluster) -> None:
+    """Each block on a disk that the namenode does not know, and what the logs say of it."""
+    print("garbage blocks noted:", requests.get(f"{cluster.url}cluster", timeout=30).json()["garbage_blocks"])
+    for server in cluster.datanodes:
+        files = {path.name for path in Path(server.env["DFS_FS_ROOT"]).glob("blocks/*/*")}
+        print(server.name, "counts", stored(server), "has", len(files))
+        for name in sorted(files):
+            if requests.get(f"{cluster.url}cluster/locate/{name}", timeout=30).status_code == 404:
+                lines = [line for one in cluster.servers for line in one.log.read_text().splitlines() if name in line]
+                print(server.name, name, *lines[-6:], sep="\n  ")
+
+
+def stored(server: Server) -> int:
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("dfs_datanode_blocks "))))
