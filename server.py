@@ -37,7 +37,7 @@ def main() -> int:
     from dfslib.config import ConfigError, load_for
     from dfslib.errors import DfsError
     from dfslib.runtime.logs import configure_logging
-    from dfslib.runtime.serving import serve
+    from dfslib.runtime.serving import StartAgain, serve
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -57,6 +57,9 @@ def main() -> int:
         return 2
     try:
         serve(node, settings["DFS_HOST"], settings["DFS_PORT"], settings["DFS_STOP_TIMEOUT"])
+    except StartAgain:
+        # The same process to whoever watches it, and nothing that is out of date left in memory.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except (DfsError, OSError) as error:
         print(f"server.py: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -152,7 +152,7 @@ class NameNode:
         return make_app([file_routes.routes(), cluster_routes.routes()], metrics, life, keeper.cluster)
 
     async def run_while_serving(self) -> None:
-        """Raises Unavailable where the metadata turns out to be out of date."""
+        """Raises StartAgain where the metadata turns out to be out of date."""
         await self._keeper.wait_outdated()
 
 

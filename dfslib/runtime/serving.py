@@ -22,6 +22,10 @@ READ_BUFFER_BYTES = 1 << 20
 _BACKLOG = 1024
 
 
+class StartAgain(Exception):
+    """Raised by `run_while_serving`: the process is to stop as at SIGTERM, and then to begin anew."""
+
+
 class Node(Protocol):
     """What `DFS_NODE_CLASS` names. All but `from_env` and `app` may be left out."""
 
@@ -39,7 +43,8 @@ class Node(Protocol):
 
     async def run_while_serving(self) -> None:
         """Runs from when the socket accepts until it is cancelled at SIGTERM. Whatever it raises ends the
-        process: DfsError and OSError with one line, anything else with its traceback, both with status 1."""
+        process: DfsError and OSError with one line, anything else with its traceback, both with status 1; StartAgain
+        has it begin anew, with the same arguments and variables."""
         ...
 
     async def before_stop(self) -> None:
@@ -60,7 +65,7 @@ def tune_malloc() -> None:
 
 def serve(node: Node, host: str, port: int, stop_timeout_s: float) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError where the address cannot be had, DfsError where the
-    node cannot start."""
+    node cannot start, StartAgain where the process is to begin anew."""
     tune_malloc()
     factory = None
     if getattr(node, "event_loop", "asyncio") == "uvloop":

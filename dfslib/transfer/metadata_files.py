@@ -49,6 +49,17 @@ async def get_file(session: PeerSession, url: str, name: str, path: Path) -> Non
         raise ChecksumMismatch(f"{name} from {url}: announced with CRC32C {announced}, arrived with {checksum:08x}")
 
 
+async def get_head(session: PeerSession, url: str, name: str, size: int) -> bytes:
+    """The first `size` bytes, or all of a file that is shorter. Its checksum is not compared."""
+    head = bytearray()
+    async with _request(session, "GET", _address(url, name)) as answer:
+        async for piece in answer.content.iter_chunked(size):
+            head += piece
+            if len(head) >= size:
+                break
+    return bytes(head[:size])
+
+
 async def delete_file(session: PeerSession, url: str, name: str) -> None:
     async with _request(session, "DELETE", _address(url, name)) as answer:
         await answer.read()

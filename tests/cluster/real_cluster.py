@@ -26,13 +26,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S, pause_s: float = 0.02
+) -> None:
     """Ask again and again until it holds; fail with `what` at the deadline."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline_s:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def alive_datanodes(url: str) -> int:

@@ -43,7 +43,8 @@ class Damaged(Exception):
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """`time_ns`: when the last commit contained was made, or a moment after it."""
+    """`time_ns`: all commits that were acknowledged before then, in the file's range, are in it. `nodes`: the
+    datanodes that are to have a copy of it."""
 
     kind: str
     cluster_id: str
@@ -52,6 +53,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     last: int
     time_ns: int
     format: int = _FORMAT
+    nodes: tuple[str, ...] = ()
 
 
 class FileName(NamedTuple):

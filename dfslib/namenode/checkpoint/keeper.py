@@ -3,13 +3,14 @@
     the store has a cluster ──────────────────────────────► open
     it is empty ─► waiting ─► (datanodes tell) ─► restoring ─► open
                       └─► (all of them are new) ──────────────► open
-    open ─► (a datanode has met a later epoch) ─► set aside; the process ends, and restores when it starts again
+    open ─► (a datanode has met a later epoch) ─► the process starts again ─► set aside ─► waiting
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -18,16 +19,18 @@ from typing import Final
 
 from dfslib.errors import DfsError, InvalidArgument, Unavailable
 from dfslib.namenode.checkpoint.cluster import Cluster, State
+from dfslib.namenode.checkpoint.fetching import fetch, survey
 from dfslib.namenode.checkpoint.format import name_of
 from dfslib.namenode.checkpoint.hold import Hold
-from dfslib.namenode.checkpoint.opening import Joiner, NewCluster, Opening, Restore, Wait
-from dfslib.namenode.checkpoint.restoring import apply, clear, fetch, is_unfinished
-from dfslib.namenode.checkpoint.snapshot import write_snapshot
+from dfslib.namenode.checkpoint.opening import Joiner, NewCluster, Opening, Restore, Survey, Wait
+from dfslib.namenode.checkpoint.restoring import apply, clear, mark, set_aside, unfinished
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
-from dfslib.namenode.namespace import keys, records
+from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
+from dfslib.namenode.namespace.records import RestoringRecord
 from dfslib.runtime.logs import event
+from dfslib.runtime.serving import StartAgain
 from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
@@ -47,7 +50,8 @@ class Keeper:
         *,
         new_cluster: bool,
     ) -> None:
-        """`folder` is the metadata's; what is set aside and downloaded goes there, too."""
+        """`folder` is the metadata's; what is set aside and downloaded goes there, too. `new_cluster`: an empty
+        store begins a cluster at once."""
         self.cluster = Cluster()
         self.hold = Hold(engine, monotonic)
         self._engine = engine
@@ -55,6 +59,8 @@ class Keeper:
         self._folder = folder
         self._monotonic = monotonic
         self._opening = Opening(new_cluster=new_cluster)
+        self._reason = ""
+        """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
         self._busy = asyncio.Lock()
         """Held while a restore runs, so that an operator's and our own do not meet."""
@@ -65,10 +71,11 @@ class Keeper:
         self._session = session
 
     async def load(self) -> None:
-        """Open the store, if it has a cluster. Raises Unavailable for a store of a later format."""
-        if self._engine.read(is_unfinished):
-            log.warning(event("a restore was interrupted", action="it begins anew"))
-            await clear(self._engine)
+        """Open the store, if it has a cluster; empty it, if it is not whole. Raises Unavailable for a store of a
+        later format, OSError where what is out of date cannot be set aside."""
+        unwhole = self._engine.read(unfinished)
+        if unwhole is not None:
+            await self._empty(unwhole)
         record = self._engine.read(records.get_cluster)
         if record is None:
             await self._decide()
@@ -76,6 +83,18 @@ class Keeper:
         if record.format > records.FORMAT:
             raise Unavailable(f"the metadata has format {record.format}, this version knows {records.FORMAT}")
         self._open()
+
+    async def _empty(self, unwhole: RestoringRecord) -> None:
+        """Make a store that is not whole ready to be filled. Ends the same wherever it is broken off."""
+        if unwhole.set_aside:
+            path = self._folder / f"outdated-{time.time_ns()}.checkpoint"
+            was = await set_aside(self._engine, path)
+            await mark(self._engine, unwhole.cluster_id)
+            log.critical(event("metadata that is out of date set aside", path=path, was=was and name_of(was)))
+        else:
+            log.warning(event("a restore was interrupted", action="it begins anew"))
+        await clear(self._engine)
+        self._opening = Opening(new_cluster=False, only=unwhole.cluster_id)
 
     def admit(self, joiner: Joiner) -> None:
         """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again."""
@@ -97,9 +116,12 @@ class Keeper:
             try:
                 async with self._busy:
                     await self._decide()
-            except DfsError as error:
-                self.cluster.state, self.cluster.detail = State.WAITING, str(error)
-                log.critical(event("restore failed", reason=error, next_attempt_s=_AGAIN_S))
+            except (DfsError, OSError) as error:
+                self.cluster.state = State.WAITING
+                self.cluster.detail = f"the restore failed, and is tried again every {_AGAIN_S:g} s: {error}"
+                if str(error) != self._reason:
+                    self._reason = str(error)
+                    log.critical(event("restore failed", reason=error, next_attempt_s=_AGAIN_S))
                 await asyncio.sleep(_AGAIN_S)
             await asyncio.sleep(_DECIDE_EVERY_S)
 
@@ -114,8 +136,8 @@ class Keeper:
                 raise InvalidArgument("this namenode has metadata; it is restored into an empty one only")
             sources = [
                 joiner
-                for joiner in self._opening.joiners
-                if joiner.cluster_id and source_url in (None, joiner.url.rstrip("/"))
+                for joiner in self._opening.members
+                if source_url in (None, joiner.url.rstrip("/"))
             ]
             if not sources:
                 raise InvalidArgument(f"no datanode of a cluster has come{f' from {source_url}' if source_url else ''}")
@@ -124,18 +146,15 @@ class Keeper:
             await self._restore(Restore(sources))
 
     async def wait_outdated(self) -> None:
-        """Return when this metadata must not be served any more; then it has been set aside.
+        """Return never; where this metadata must not be served any more, raise StartAgain.
 
-        Raises Unavailable, which ends the process: what it has in memory is out of date as well.
+        What the process has in memory is out of date as well. The store is set aside and filled anew at the start,
+        so that all that was acknowledged until the end is in the file.
         """
         await self._outdated.wait()
-        path = self._folder / f"outdated-{self.cluster.epoch:06}-{time.time_ns()}.checkpoint"
-        header = await asyncio.to_thread(
-            self._engine.read, lambda txn: write_snapshot(txn, self.cluster, path, rest=0)
-        )
-        await self._engine.transact(lambda txn: txn.put(keys.RESTORING, b""))
-        log.critical(event("metadata set aside", path=path, was=name_of(header), reason=self.cluster.detail))
-        raise Unavailable(f"{self.cluster.detail}. It was set aside as {path}; the next start restores the new one")
+        log.critical(event("metadata is out of date", reason=self.cluster.detail, action="the namenode starts again"))
+        await mark(self._engine, self.cluster.id, set_aside=True)
+        raise StartAgain(self.cluster.detail)
 
     async def _decide(self) -> None:
         decision = self._opening.decide(self._monotonic())
@@ -147,6 +166,9 @@ class Keeper:
             await self._engine.transact(_begin)
             self._open()
             log.info(event("new cluster", id=self.cluster.id))
+        elif isinstance(decision, Survey):
+            assert self._session is not None
+            self._opening.surveyed(decision.sources, await survey(self._session, decision.sources))
         else:
             await self._restore(decision)
 
@@ -154,21 +176,34 @@ class Keeper:
         assert self._session is not None
         cluster, started = self.cluster, self._monotonic()
         cluster.state, cluster.detail = State.RESTORING, "looking for the newest copy"
+        folder = self._folder / "restore"
         try:
-            fetched = await fetch(self._session, plan.sources, self._folder / "restore")
+            self._remove(folder)  # of a restore that was broken off
+            folder.mkdir()
+            fetched = await fetch(self._session, plan.sources, folder)
 
             def progress(done: int) -> None:
                 cluster.detail = f"{done} keys written"
 
+            await mark(self._engine, plan.sources[0].cluster_id)
             await clear(self._engine)
-            await apply(self._engine, fetched, progress)
+            met = max(joiner.epoch for joiner in self._opening.members)
+            await apply(self._engine, fetched, 1 + max(met, fetched.epoch), progress)
+            self._remove(folder)
         except BaseException:
-            cluster.state, cluster.detail = State.WAITING, "the restore failed"
+            cluster.state, cluster.detail = State.WAITING, "the restore was broken off"
             raise
         self._open()
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((cluster.restored_until_ns or 0) / 1e9))
         seconds = round(self._monotonic() - started, 1)
-        log.warning(event("metadata restored", until=until, files=len(fetched.paths), seconds=seconds))
+        log.warning(
+            event("metadata restored", until=until, epoch=cluster.epoch, files=len(fetched.paths), seconds=seconds)
+        )
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def _open(self) -> None:
         record = self._engine.read(records.get_cluster)

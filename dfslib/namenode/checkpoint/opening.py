@@ -1,7 +1,7 @@
 """What an empty namenode does with the datanodes that come to it: wait, begin a cluster, or restore one. Pure.
 
-Datanodes that belong to a cluster hold its metadata; a new cluster must not be begun over their heads. All that
-are there come within seconds, so a decision is taken when nobody new has come for a while.
+Datanodes that belong to a cluster hold its metadata; a new cluster must not be begun over their heads. The newest
+copy that is there names the datanodes that may have a newer one: they are waited for, for a while.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Final, NamedTuple
 
 from dfslib.model import NodeId
 
-QUIET_S: Final = 4.0
-"""Longer than datanodes wait between two attempts to join (3 s)."""
+NEW_S: Final = 5.0
+"""A new cluster is begun when nobody new has come for so long: datanodes try to join every 3 s at least."""
+GATHER_S: Final = 10.0
+"""Datanodes that have not come are waited for until nobody new has come for so long."""
 
 
 class Joiner(NamedTuple):
@@ -34,42 +36,75 @@ class NewCluster(NamedTuple):
     pass
 
 
+class Survey(NamedTuple):
+    """Find out whom the newest copy that these have names, and tell it to `surveyed`."""
+
+    sources: Sequence[Joiner]
+
+
 class Restore(NamedTuple):
     """From the copies that these datanodes, of one cluster, have."""
 
     sources: Sequence[Joiner]
 
 
-Decision = Wait | NewCluster | Restore
+Decision = Wait | NewCluster | Survey | Restore
 
 
 class Opening:
-    def __init__(self, *, new_cluster: bool) -> None:
-        """`new_cluster`: the operator has said that there is none to be restored."""
-        self._new_cluster = new_cluster
+    def __init__(self, *, new_cluster: bool, only: str | None = None) -> None:
+        """`new_cluster`: the operator has said that there is none to be restored. `only`: this store was being
+        filled from that cluster's copies, and no other one, nor a new one, is to take its place."""
+        self._new_cluster = new_cluster and only is None
+        self._only = only
         self._joiners: dict[NodeId, Joiner] = {}
         self._last_new_s = 0.0
+        self._surveyed: list[Joiner] = []
+        self._named: frozenset[NodeId] = frozenset()
 
     def joined(self, joiner: Joiner, now_s: float) -> None:
         if self._joiners.get(joiner.node) != joiner:
             self._joiners[joiner.node] = joiner
             self._last_new_s = now_s
 
+    def surveyed(self, sources: Sequence[Joiner], named: frozenset[NodeId]) -> None:
+        """`named`: whom the newest copy that `sources` have names; none where there is no copy."""
+        self._surveyed, self._named = list(sources), named
+
     @property
-    def joiners(self) -> list[Joiner]:
-        return list(self._joiners.values())
+    def members(self) -> list[Joiner]:
+        """Those who have come and belong to a cluster, to the right one where it is known."""
+        joiners = self._joiners.values()
+        return [joiner for joiner in joiners if joiner.cluster_id and self._only in (None, "", joiner.cluster_id)]
 
     def decide(self, now_s: float) -> Decision:
         if self._new_cluster:
             return NewCluster()
         if not self._joiners:
             return Wait("there is no metadata here, and no datanode has come yet that may have a copy")
-        members = [joiner for joiner in self._joiners.values() if joiner.cluster_id]
+        quiet_s = now_s - self._last_new_s
+        members = self.members
+        if members:
+            return self._decide_restore(members, quiet_s)
+        if self._only is not None:
+            return Wait(
+                f"a restore of cluster {self._only} was begun here, and none of its datanodes has come: start them"
+            )
+        if quiet_s < NEW_S:
+            return Wait(f"{len(self._joiners)} new datanodes have come, others may be on their way")
+        return NewCluster()
+
+    def _decide_restore(self, members: list[Joiner], quiet_s: float) -> Decision:
         clusters = sorted({joiner.cluster_id for joiner in members})
         if len(clusters) > 1:
             return Wait(
-                f"datanodes of several clusters have come ({', '.join(clusters)}): stop those that do not belong here"
+                f"datanodes of several clusters have come ({', '.join(clusters)}): stop those that do not belong here "
+                "and restart this namenode, or say which one to restore from (dfs restore --from URL)"
             )
-        if now_s - self._last_new_s < QUIET_S:
-            return Wait(f"{len(self._joiners)} datanodes have come, others may be on their way")
-        return Restore(members) if members else NewCluster()
+        if members != self._surveyed:
+            return Survey(members)
+        away = self._named - {joiner.node for joiner in members}
+        if (away or not self._named) and quiet_s < GATHER_S:
+            others = f"{len(away)} that the newest copy names" if away else "others"
+            return Wait(f"{len(members)} datanodes of cluster {clusters[0]} have come; {others} may be on their way")
+        return Restore(members)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -138,7 +139,8 @@ class Shipper:
         """The time up to which it contains everything, in ns."""
         temporary = self._folder / "new"
         started = self._monotonic()
-        header = self._engine.read(lambda txn: write_snapshot(txn, self._cluster, temporary, _REST))
+        about = Header("checkpoint", self._cluster.id, self._cluster.epoch, 0, 0, time.time_ns(), nodes=self._named())
+        header = self._engine.read(lambda txn: write_snapshot(txn, about, temporary, lambda s: time.sleep(_REST * s)))
         name = name_of(header)
         self._keep(temporary, name)
         self._chain = Chain(name, ())
@@ -149,7 +151,7 @@ class Shipper:
     def _write_journal(self, commits: list[Commit], time_ns: int) -> None:
         assert self._chain is not None
         first, last = commits[0][0], commits[-1][0]
-        header = Header("journal", self._cluster.id, self._cluster.epoch, first, last, time_ns)
+        header = Header("journal", self._cluster.id, self._cluster.epoch, first, last, time_ns, nodes=self._named())
         temporary = self._folder / "new"
         with temporary.open("wb") as file:
             encoder = Encoder()
@@ -161,6 +163,9 @@ class Shipper:
         self._keep(temporary, name)
         if last > self._chain.reach[1]:  # else the checkpoint has all of it
             self._chain = Chain(self._chain.checkpoint, (*self._chain.journals, name))
+
+    def _named(self) -> tuple[str, ...]:
+        return tuple(node.id for node in self._registry.all() if not node.drained)
 
     def _keep(self, temporary: Path, name: FileName) -> None:
         path = self._folder / str(name)

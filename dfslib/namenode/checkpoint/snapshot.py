@@ -4,36 +4,59 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dfslib.namenode.checkpoint.cluster import Cluster
+from msgspec.structs import replace
+
 from dfslib.namenode.checkpoint.format import Encoder, Header, Record
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
 
 _FRAME_RECORDS: Final = 1000
 """Of some 200 bytes each: a frame takes about two milliseconds, for which the event loop's thread waits."""
 
+Rest = Callable[[float], None]
+"""Is told how many seconds were worked, and lets as much time pass as it likes; what it raises ends the writing."""
 
-def write_snapshot(txn: ReadTxn, cluster: Cluster, path: Path, rest: float) -> Header:
-    """Durable when it returns. For each unit of time that is worked, `rest` are rested, so that requests, which
-    share the interpreter's lock, come first."""
-    header = Header("checkpoint", cluster.id, cluster.epoch, 0, txn.number, time.time_ns())
-    with path.open("wb") as file:
-        encoder = Encoder()
-        file.write(encoder.header(header))
-        batch: list[Record] = []
-        began = time.perf_counter()
-        for key, value in txn.scan(b"", b"\xff" * KEY_MAX):
-            batch.append((bytes(key), bytes(value)))
-            if len(batch) == _FRAME_RECORDS:
-                file.write(encoder.records(batch))
-                batch = []
-                if rest:
-                    time.sleep(rest * (time.perf_counter() - began))  # a pace: nothing is waited for
-                    began = time.perf_counter()
-        file.write(encoder.records(batch))
-        file.write(encoder.end())
-        file.flush()
-        os.fsync(file.fileno())
+
+def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = None) -> Header:
+    """Durable when it returns, its name too; the header is `about` with the snapshot's number. A file that was begun
+    and could not be ended is deleted. Raises OSError, and what `rest` raises."""
+    header = replace(about, first=0, last=txn.number)
+    try:
+        with path.open("wb") as file:
+            for piece in _encoded(txn, header, rest):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return header
+
+
+def _encoded(txn: ReadTxn, header: Header, rest: Rest | None) -> Iterator[bytes]:
+    encoder = Encoder()
+    yield encoder.header(header)
+    batch: list[Record] = []
+    began = time.perf_counter()
+    for key, value in txn.scan(b"", b"\xff" * KEY_MAX):
+        batch.append((bytes(key), bytes(value)))
+        if len(batch) == _FRAME_RECORDS:
+            yield encoder.records(batch)
+            batch = []
+            if rest is not None:
+                rest(time.perf_counter() - began)
+                began = time.perf_counter()
+    yield encoder.records(batch)
+    yield encoder.end()
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -18,7 +18,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `q` id                  | Done        | what a request with this id came to |
 | `sq` stamp id           | 0           | when that was (runtime.stamps): there for each `q` |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
-| `sk` name               |             | `restored`: RestoredRecord; `restoring`: a restore has begun and not ended |
+| `sk` name               |             | `restored`: RestoredRecord; `restoring`: RestoringRecord, not whole |
 
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
 """

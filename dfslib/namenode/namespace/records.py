@@ -47,6 +47,14 @@ class RestoredRecord(msgspec.Struct, frozen=True, array_like=True):
     held_s: float
 
 
+class RestoringRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The store is not whole, and is to be filled from that cluster's copies. `set_aside`: what it has is out of
+    date, and is to be kept as a file before it is cleared."""
+
+    cluster_id: str
+    set_aside: bool = False
+
+
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
     """What is kept of a datanode while it is away."""
 
@@ -77,6 +85,7 @@ _decode_totals = msgspec.msgpack.Decoder(Totals).decode
 _decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 _decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
 _decode_restored = msgspec.msgpack.Decoder(RestoredRecord).decode
+_decode_restoring = msgspec.msgpack.Decoder(RestoringRecord).decode
 _decode_int = msgspec.msgpack.Decoder(int).decode
 
 
@@ -239,6 +248,19 @@ def get_restored(txn: ReadTxn) -> RestoredRecord | None:
 
 def put_restored(txn: Txn, record: RestoredRecord) -> None:
     txn.put(keys.RESTORED, encode(record))
+
+
+def get_restoring(txn: ReadTxn) -> RestoringRecord | None:
+    data = txn.get(keys.RESTORING)
+    return None if data is None else _decode_restoring(data)
+
+
+def put_restoring(txn: Txn, record: RestoringRecord) -> None:
+    txn.put(keys.RESTORING, encode(record))
+
+
+def delete_restoring(txn: Txn) -> None:
+    txn.delete(keys.RESTORING)
 
 
 def put_node(txn: Txn, record: NodeRecord) -> None:

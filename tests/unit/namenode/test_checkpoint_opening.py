@@ -1,0 +1,119 @@
+"""What an empty namenode decides about the datanodes that come; the clock is a number."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfslib.model import NodeId
+from dfslib.namenode.checkpoint.opening import (
+    GATHER_S,
+    NEW_S,
+    Decision,
+    Joiner,
+    NewCluster,
+    Opening,
+    Restore,
+    Survey,
+    Wait,
+)
+
+
+def joiner(name: str, cluster: str = "", epoch: int = 0) -> Joiner:
+    return Joiner(NodeId(name), f"http://{name}", cluster, epoch)
+
+
+A, B, C, NEW = joiner("a", "c1"), joiner("b", "c1"), joiner("c", "c1"), joiner("new")
+
+
+class Driven:
+    """An opening whose surveys find `named` on whoever is asked."""
+
+    def __init__(self, *named: Joiner, new_cluster: bool = False, only: str | None = None) -> None:
+        self.opening = Opening(new_cluster=new_cluster, only=only)
+        self.named = frozenset(one.node for one in named)
+
+    def join(self, now_s: float, *joiners: Joiner) -> None:
+        for one in joiners:
+            self.opening.joined(one, now_s)
+
+    def decide(self, now_s: float) -> Decision:
+        decision = self.opening.decide(now_s)
+        if isinstance(decision, Survey):
+            self.opening.surveyed(decision.sources, self.named)
+            decision = self.opening.decide(now_s)
+            assert not isinstance(decision, Survey)
+        return decision
+
+
+def test_new_datanodes_alone_make_a_new_cluster_once_nobody_else_comes() -> None:
+    driven = Driven()
+    assert isinstance(driven.decide(100.0), Wait)
+    driven.join(100.0, joiner("x"), joiner("y"))
+    assert isinstance(driven.decide(100.0 + NEW_S - 0.1), Wait)
+    assert isinstance(driven.decide(100.0 + NEW_S), NewCluster)
+
+
+def test_an_old_one_among_new_ones_has_its_cluster_restored() -> None:
+    driven = Driven(A)
+    driven.join(0.0, NEW)
+    driven.join(NEW_S - 0.1, A)
+    assert driven.decide(NEW_S - 0.1) == Restore([A])
+
+
+def test_when_all_that_the_newest_copy_names_are_there_nobody_is_waited_for() -> None:
+    driven = Driven(A, B)
+    driven.join(0.0, A)
+    assert isinstance(driven.decide(0.0), Wait)
+    driven.join(1.0, B)
+    assert driven.decide(1.0) == Restore([A, B])
+
+
+def test_those_that_are_named_and_away_are_waited_for_a_while() -> None:
+    """They may have a newer copy: one that was long away may be the first to come."""
+    driven = Driven(A, B, C)
+    driven.join(0.0, A)
+    driven.join(4.0, B)
+    wait = driven.decide(GATHER_S)
+    assert isinstance(wait, Wait)
+    assert "1 that the newest copy names" in wait.detail
+    driven.join(5.0, A)  # it tries again all the time
+    assert driven.decide(4.0 + GATHER_S) == Restore([A, B])
+
+
+def test_without_a_copy_others_are_waited_for_before_the_restore_fails() -> None:
+    driven = Driven()
+    driven.join(0.0, A)
+    assert isinstance(driven.decide(GATHER_S - 0.1), Wait)
+    assert driven.decide(GATHER_S) == Restore([A])
+
+
+def test_who_comes_after_the_survey_is_asked_too() -> None:
+    opening = Opening(new_cluster=False)
+    opening.joined(A, 0.0)
+    assert opening.decide(0.0) == Survey([A])
+    opening.joined(B, 0.1)
+    opening.surveyed([A], frozenset({A.node}))
+    assert opening.decide(0.2) == Survey([A, B])
+
+
+def test_members_of_two_clusters_are_a_case_for_a_person() -> None:
+    driven = Driven(A)
+    driven.join(0.0, A, joiner("z", "c2"))
+    wait = driven.decide(1000.0)
+    assert isinstance(wait, Wait)
+    assert "c1, c2" in wait.detail
+
+
+def test_an_operator_who_wants_a_new_cluster_gets_it() -> None:
+    assert isinstance(Driven(new_cluster=True).decide(0.0), NewCluster)
+
+
+@pytest.mark.parametrize("new_cluster", [False, True])
+def test_a_store_that_was_being_filled_becomes_nothing_else(new_cluster: bool) -> None:
+    driven = Driven(A, only="c1", new_cluster=new_cluster)
+    driven.join(0.0, NEW, joiner("z", "c2"))
+    wait = driven.decide(1000.0)
+    assert isinstance(wait, Wait)
+    assert "cluster c1 was begun" in wait.detail
+    driven.join(1001.0, A)
+    assert driven.decide(1001.0) == Restore([A])
