@@ -73,3 +73,28 @@ def test_one_full_disk_is_left_out(small_cluster: Cluster) -> None:
     assert call(cluster.url, "PUT", "/fs/small", b"x" * 1000).status == 201
     small = cluster.datanodes[1].url
     assert next(node for node in nodes(cluster) if node["url"].rstrip("/") == small)["state"] == "alive"
+
+
+@pytest.mark.parametrize("small_cluster", [(1,)], indirect=True)
+def test_a_disk_that_becomes_read_only_is_left_out(small_cluster: Cluster) -> None:
+    cluster = small_cluster
+    sick = cluster.datanodes[1]
+    data = os.urandom(3 * MIB)
+    assert call(cluster.url, "PUT", "/fs/before", data).json()["replicas"] == 3
+
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", sick.env["DFS_FS_ROOT"]], check=True)
+
+    def writable() -> bool:
+        return bool(next(node for node in nodes(cluster) if node["url"].rstrip("/") == sick.url)["writable"])
+
+    remount("ro")
+    for number in range(5):
+        assert call(cluster.url, "PUT", f"/fs/during-{number}", data).json()["replicas"] == 2
+    wait_until(lambda: not writable(), "the placement avoids it")
+    assert read_file(cluster.url, "/fs/before").body == data
+    inode = call(cluster.url, "HEAD", "/fs/before").headers["x-dfs-inode"]
+    assert call(sick.url, "GET", f"/files/{inode}/1/x").body == data
+    remount("rw")
+    wait_until(writable, "it is back")
+    wait_until(lambda: call(cluster.url, "GET", "/cluster/fsck").json()["healthy"], "it has what it missed")

@@ -396,7 +396,8 @@ class BlockStore:
         return Usage(disk.f_blocks * disk.f_frsize, index.used_bytes, max(0, self._free(disk)), index.count)
 
     def _free(self, disk: os.statvfs_result) -> int:
-        return disk.f_bavail * disk.f_frsize - self._reserved
+        """Nothing, where the volume has become read-only: file systems do that to themselves after errors."""
+        return 0 if disk.f_flag & os.ST_RDONLY else disk.f_bavail * disk.f_frsize - self._reserved
 
     def start_listing(self) -> Listing:
         """All blocks, sorted; those that come until `end_listing` are in its later pages too."""

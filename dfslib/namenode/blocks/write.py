@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dfslib.errors import DfsError, NoSpace, NotEnoughDatanodes, Unavailable
+from dfslib.errors import DfsError, InputOutput, NoSpace, NotEnoughDatanodes, Unavailable
 from dfslib.model import REPLICATION_DEFAULT, BlockId, BlockRef, NodeId, Origin
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
@@ -152,7 +152,7 @@ class BlockWriter:
         return BlockRef(result.block, result.size, result.crc32c, result.stored)
 
     def _note(self, node: NodeId, error: DfsError) -> None:
-        if isinstance(error, NoSpace):
+        if isinstance(error, (NoSpace, InputOutput)):  # its disk fails: avoided until it says otherwise
             self._registry.refused_for_space(node)
         elif isinstance(error, Unavailable) and (datanode := self._registry.get(node)):
             self._registry.lost(node, datanode.beat)
