@@ -43,8 +43,8 @@ class CommitQueue:
         self._thread.start()
 
     async def store(self, new: NewBlock, data: bytes) -> Stored:
-        """Store a small block durably. Raises as `BlockWriter` does. A caller that is cancelled leaves the
-        block to be stored all the same; nobody refers to it then, and the namenode has it deleted."""
+        """Store a small block durably. Raises as `BlockWriter` does. A caller that is cancelled has its
+        intent cancelled: then the block does not appear."""
         if self._closed:
             raise Unavailable("the datanode is stopping")
         done: asyncio.Future[Stored] = self._loop.create_future()

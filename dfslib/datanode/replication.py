@@ -106,12 +106,16 @@ class Replication:
 
     async def _copy(self, block: BlockId, urls: Sequence[str]) -> None:
         described = await describe_block(self._peers, urls, block)
-        new = NewBlock(block, described.origins, described.crc32c)
-        writer = await self._in_thread(BlockWriter, self._store, new, described.size)
+        with self._store.writing(block) as intent:
+            new = NewBlock(block, described.origins, described.crc32c, intent=intent)
+            await self._receive(new, urls, described.size)
+
+    async def _receive(self, new: NewBlock, urls: Sequence[str], block_bytes: int) -> None:
+        writer = await self._in_thread(BlockWriter, self._store, new, block_bytes)
         try:
             gathered: list[bytes] = []
             size = 0
-            async for piece in read_block(self._peers, urls, block, 0, described.size):
+            async for piece in read_block(self._peers, urls, new.block, 0, block_bytes):
                 gathered.append(piece)
                 size += len(piece)
                 if size >= _GATHER_BYTES:

@@ -30,7 +30,7 @@ from dfslib.datanode.store.block_index import DIRECTORIES, BlockIndex, directory
 from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.open_block import OpenBlock
 from dfslib.datanode.store.volume import sync_directory, sync_filesystem
-from dfslib.errors import InputOutput, NoSpace, NotFound
+from dfslib.errors import InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, format_block, parse_block
 from dfslib.runtime.logs import event
 
@@ -61,6 +61,15 @@ class Finding(enum.Enum):
     """A file with a block's name has appeared that was not written here; it may be a good block."""
 
 
+class WriteIntent:
+    """A block that is being received or copied. `cancelled`: it was deleted meanwhile, or nobody waits for it any
+    more; then it must not appear."""
+
+    def __init__(self, block: BlockId) -> None:
+        self.block = block
+        self.cancelled = False
+
+
 class BlockStore:
     def __init__(
         self,
@@ -86,6 +95,7 @@ class BlockStore:
         self._open: OrderedDict[BlockId, OpenBlock] = OrderedDict()
         self._pins: Counter[BlockId] = Counter()
         self._doomed: set[BlockId] = set()
+        self._intents: dict[BlockId, set[WriteIntent]] = {}
         self._removals = 0
         """Counts names taken away: a block opened while one was is not kept open, it may be that one."""
         self._listings: list[Listing] = []
@@ -226,6 +236,8 @@ class BlockStore:
         with self._names:
             path = self.path(block)
             with self._tables:
+                for intent in self._intents.get(block, ()):
+                    intent.cancelled = True
                 if self._pins[block] and path.exists():
                     self._doomed.add(block)
                     return True
@@ -342,10 +354,29 @@ class BlockStore:
         if free <= 0 or free < size:
             raise NoSpace(f"the datanode has {max(0, free)} bytes left for blocks")
 
-    def publish(self, block: BlockId, temporary: Path, size: int) -> bool:
+    @contextmanager
+    def writing(self, block: BlockId) -> Iterator[WriteIntent]:
+        """Let deletions know of a write from its very beginning. One that is left by an exception is cancelled."""
+        intent = WriteIntent(block)
+        with self._tables:
+            self._intents.setdefault(block, set()).add(intent)
+        try:
+            yield intent
+        except BaseException:
+            intent.cancelled = True
+            raise
+        finally:
+            with self._tables:
+                self._intents[block].discard(intent)
+                if not self._intents[block]:
+                    del self._intents[block]
+
+    def publish(self, block: BlockId, temporary: Path, size: int, intent: WriteIntent | None = None) -> bool:
         """Give a whole and synced file its block's name; False where the name is taken. Not durable before
-        its `directory` is synced. `size` is the file's."""
+        its `directory` is synced. `size` is the file's. Raises Unavailable where the intent was cancelled."""
         with self._names:
+            if intent is not None and intent.cancelled:
+                raise Unavailable(f"block {format_block(block)} was deleted while it was being stored")
             path = self.path(block)
             if path.exists():
                 return False

@@ -20,7 +20,7 @@ from typing import Final
 
 from dfslib.datanode.store.appender import Appender, Bytes, start_writeback
 from dfslib.datanode.store.block_file import BadBlock, Checksums, Footer, encode_footer
-from dfslib.datanode.store.block_store import BlockStore
+from dfslib.datanode.store.block_store import BlockStore, WriteIntent
 from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.datanode.store.volume import sync_directory
 from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NotFound
@@ -33,13 +33,15 @@ _numbers = itertools.count()
 @dataclass(frozen=True)
 class NewBlock:
     """What a block is to become. `expected_crc32c`: refuse other data. `cached`: it is going to be read soon,
-    keep it in the page cache. `sync`: on disk before anyone is told; else it is with the store's next `sync`."""
+    keep it in the page cache. `sync`: on disk before anyone is told; else it is with the store's next `sync`.
+    `intent`: as `BlockStore.writing` gave it."""
 
     block: BlockId
     origins: list[Origin] = field(default_factory=list)
     expected_crc32c: int | None = None
     cached: bool = False
     sync: bool = True
+    intent: WriteIntent | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class BlockWriter:
         """Give the file its name. Raises Exists where another block of that name has other content."""
         assert self._footer is not None
         created = True
-        while not self._store.publish(self._new.block, self.temporary, self._file.size):
+        while not self._store.publish(self._new.block, self.temporary, self._file.size, self._new.intent):
             if self._is_stored():
                 self.temporary.unlink()
                 created = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from dfslib.datanode.commit_queue import SMALL_BYTES
@@ -41,10 +42,12 @@ async def receive_block(
     Raises FileTooLarge past BLOCK_SIZE, what BlockWriter raises, and what `pieces` raises.
     """
     check_length(length)
-    if length is not None and length <= SMALL_BYTES:
-        stored = await services.commits.store(new, b"".join([piece async for piece in pieces]))
-    else:
-        stored = await receive(services, pieces, lambda: BlockWriter(services.store, new, length or 0))
+    with services.store.writing(new.block) as intent:
+        known = replace(new, intent=intent)
+        if length is not None and length <= SMALL_BYTES:
+            stored = await services.commits.store(known, b"".join([piece async for piece in pieces]))
+        else:
+            stored = await receive(services, pieces, lambda: BlockWriter(services.store, known, length or 0))
     services.metrics.received_blocks.inc()
     services.metrics.received_bytes.inc(stored.size)
     return stored

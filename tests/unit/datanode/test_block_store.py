@@ -16,7 +16,7 @@ from crc32c import crc32c
 from dfslib.datanode.store.block_file import SLICE_BYTES, BadBlock
 from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock, Stored, write_batch
-from dfslib.errors import ChecksumMismatch, Exists, FileTooLarge, NoSpace, NotFound
+from dfslib.errors import ChecksumMismatch, Exists, FileTooLarge, NoSpace, NotFound, Unavailable
 from dfslib.model import BLOCK_SIZE, BlockId, InodeId, Origin
 from tests.unit.datanode.fake_cluster import block_path
 
@@ -388,3 +388,31 @@ def test_the_disk_itself_says_no(tiny_disk: Path) -> None:
     with pytest.raises(NoSpace):
         writer.write([bytes(8 << 20)])
     assert list((tiny_disk / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_block_that_is_deleted_while_it_is_being_stored_does_not_appear(volume_root: Path, batch: bool) -> None:
+    store = new_store(volume_root, 0)
+    with store.writing(BlockId(5)) as intent:
+        new = NewBlock(BlockId(5), intent=intent)
+        if batch:
+            assert not store.delete(BlockId(5))
+            assert isinstance(write_batch(store, [(new, DATA)])[0], Unavailable)
+        else:
+            writer = BlockWriter(store, new, len(DATA))
+            writer.write([DATA])
+            assert not store.delete(BlockId(5))
+            with pytest.raises(Unavailable):
+                writer.finish()
+    assert store.usage().blocks == 0
+    assert list(store.tmp.iterdir()) == []
+    with store.writing(BlockId(5)) as intent:  # a deletion holds for what was under way, not for what comes later
+        assert isinstance(write_batch(store, [(NewBlock(BlockId(5), intent=intent), DATA)])[0], Stored)
+
+
+def test_a_block_that_nobody_waits_for_any_more_does_not_appear(volume_root: Path) -> None:
+    store = new_store(volume_root, 0)
+    with pytest.raises(KeyError), store.writing(BlockId(5)) as intent:
+        raise KeyError
+    assert isinstance(write_batch(store, [(NewBlock(BlockId(5), intent=intent), DATA)])[0], Unavailable)
+    assert store.usage().blocks == 0
