@@ -155,6 +155,7 @@ def test_a_namenode_that_is_out_of_date_is_not_followed(tmp_path: Path) -> None:
                 await c.namenode.until(lambda: c.namenode.heartbeats)
                 c.namenode.epoch = 1
                 c.namenode.heartbeat_errors = [UnknownNode()]
+                await c.namenode.until(lambda: len(c.namenode.joins) >= 2)
                 before = len(c.namenode.reports)
                 await c.namenode.until(lambda: len(c.namenode.joins) >= 4)
                 assert {join.epoch for join in c.namenode.joins[1:]} == {2}
