@@ -176,6 +176,8 @@ def namespace(folder: Path, files: int) -> None:
         shutil.rmtree(own)
         del cluster.namenode.env["DFS_NEW_CLUSTER"]
         took = seconds_to_serve(cluster)
+        found = requests.get(f"{cluster.url}cluster/df", timeout=60).json()["files"]
+        assert found == files + 1, f"{found} files are restored"
         print(
             f"{files} files ({size / MIB:.0f} MiB in LMDB, {copies / MIB:.0f} MiB as a checkpoint): folder lost, "
             f"serving again after {took:.1f} s, {files / took:.0f} files/s"
