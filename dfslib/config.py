@@ -70,6 +70,12 @@ def _size(value: str) -> int:
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
 
 
+def _rate(value: str) -> int:
+    if (rate := _size(value)) < 1:
+        raise ValueError("must be at least one byte a second")
+    return rate
+
+
 def parse_replication(value: str) -> int:
     """`all` or a number of copies, as stored in an inode. Raises ValueError."""
     if value == "all":
@@ -147,6 +153,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "DFS_PUBLIC_URL", _url, None, ("datanode",),
         "URL to which clients are redirected; unset: the one for peers",
+    ),
+    Setting(
+        "DFS_REPAIR_RATE", _rate, "256MiB", ("datanode",), "bytes a second at which a datanode copies what it lacks"
     ),
     Setting("DFS_RESERVED_SPACE", _size, "64MiB", ("datanode",), "free space that blocks never use"),
     Setting(

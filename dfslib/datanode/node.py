@@ -48,6 +48,7 @@ class Settings:
     addresses: Addresses
     reserved_bytes: int
     body_timeout_s: float
+    repair_bytes_per_s: int
     scrub_every_s: float
 
     @classmethod
@@ -65,6 +66,7 @@ class Settings:
             ),
             reserved_bytes=values["DFS_RESERVED_SPACE"],
             body_timeout_s=values["DFS_BODY_TIMEOUT"],
+            repair_bytes_per_s=values["DFS_REPAIR_RATE"],
             scrub_every_s=values["DFS_SCRUB_EVERY"],
         )
 
@@ -139,7 +141,7 @@ class DataNode:
             commits = CommitQueue(store)
             stack.push_async_callback(commits.close)
             peers = await stack.enter_async_context(open_peer_session())
-            replication = Replication(store, pool, peers)
+            replication = Replication(store, pool, peers, settings.repair_bytes_per_s)
             await stack.enter_async_context(replication.running())
             namenode = NamenodeClient(peers, settings.namenode_url)
             self._registration = Registration(

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, TypeVar
 
+from dfslib.datanode.pacing import Pace
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock
@@ -43,8 +44,9 @@ NO_OUTCOMES: Final = Outcomes(frozenset(), frozenset())
 class Replication:
     """Owned by the event loop. Orders come in with `order`; `running` has them carried out meanwhile."""
 
-    def __init__(self, store: BlockStore, pool: Executor, peers: PeerSession) -> None:
+    def __init__(self, store: BlockStore, pool: Executor, peers: PeerSession, bytes_per_s: float) -> None:
         self._store = store
+        self._pace = Pace(bytes_per_s)
         self._pool = pool
         self._peers = peers
         self._orders: asyncio.Queue[CopyOrder] = asyncio.Queue()
@@ -120,8 +122,10 @@ class Replication:
                 size += len(piece)
                 if size >= _GATHER_BYTES:
                     await self._in_thread(writer.write, gathered)
+                    await asyncio.sleep(self._pace.delay_s(size))
                     gathered, size = [], 0
             await self._in_thread(writer.write, gathered)
+            await asyncio.sleep(self._pace.delay_s(size))
             await self._in_thread(writer.finish)
         finally:
             # Does nothing after success. In the pool, because it waits for a write that is under way.

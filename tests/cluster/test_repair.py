@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,18 @@ def test_a_drain_can_be_taken_back(make_cluster: Callable[..., Cluster]) -> None
     call(cluster.url, "POST", f"/cluster/drain?node={node[:8]}&cancel=true")
     assert status(cluster)["nodes"][0]["state"] == "alive"
     assert call(cluster.url, "POST", "/cluster/drain?node=nonsense").error == "ENOENT"
+
+
+def test_repair_keeps_to_its_rate(make_cluster: Callable[..., Cluster]) -> None:
+    """By what is copied in a time that is measured, not by how long it takes on a machine of some speed."""
+    cluster = make_cluster(2, DFS_DEAD_AFTER="3", DFS_MIN_REPLICAS="1")
+    slow = cluster.datanodes[0]
+    slow.kill()
+    for number in range(8):
+        assert call(cluster.url, "PUT", f"/fs/{number}", b"x" * (2 << 20)).status == 201
+    slow.env["DFS_REPAIR_RATE"] = "4MiB"
+    slow.start()
+    began = time.monotonic()
+    cluster.wait_alive(2)
+    wait_until(lambda: call(cluster.url, "GET", "/cluster/fsck").json()["healthy"], "all is copied")
+    assert time.monotonic() - began > 2.5  # 16 MiB take four seconds, the burst at the beginning left out

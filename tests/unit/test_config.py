@@ -38,6 +38,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "DFS_NAMENODE_URL": {"http://h": "http://h/", "https://h:1/p": "https://h:1/p/", "http://[::1]:8/": "http://[::1]:8/"},
     "DFS_ADVERTISE_HOST": {"node-1": "node-1"},
     "DFS_PUBLIC_URL": {"http://h:8181/": "http://h:8181/"},
+    "DFS_REPAIR_RATE": {"1": 1, "100MiB": 100 << 20},
     "DFS_RESERVED_SPACE": {"0": 0, "512M": 512 << 20, "1GiB": 1 << 30, "2 tb": 2 << 40, "1024k": 1 << 20},
     "DFS_URL": {"http://h": "http://h/"},
 }  # fmt: skip
@@ -65,6 +66,7 @@ BAD: dict[str, list[str]] = {
     "DFS_NAMENODE_URL": URLS,
     "DFS_ADVERTISE_HOST": ["\t"],
     "DFS_PUBLIC_URL": URLS,
+    "DFS_REPAIR_RATE": ["0", "-1", "fast"],
     "DFS_RESERVED_SPACE": ["-1", "1.5G", "many", "1P", "G", "\u0661"],
     "DFS_URL": URLS,
 }
