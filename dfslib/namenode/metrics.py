@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from dfslib.wire.messages import ClusterBody, DfBody
+from dfslib.namenode.checkpoint.shipper import Shipper
+from dfslib.wire.messages import ClusterBody, DfBody, MetadataBody
 
 
 class Metrics:
-    def __init__(self, cluster: Callable[[], ClusterBody], df: Callable[[], DfBody]) -> None:
+    def __init__(
+        self,
+        cluster: Callable[[], ClusterBody],
+        df: Callable[[], DfBody],
+        metadata: Callable[[], MetadataBody],
+        shipper: Shipper,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ClusterCollector(cluster, df))
+        self._registry.register(_CopiesCollector(metadata, shipper))
         requests = Counter("dfs_namenode_requests", "Requests answered", ["method", "status"], registry=self._registry)
         self._labelled = requests.labels
         self._counters: dict[tuple[str, int], Counter] = {}
@@ -58,3 +66,29 @@ class _ClusterCollector(Collector):
             )
         ]
         return [nodes, garbage, *values]
+
+
+class _CopiesCollector(Collector):
+    """The metadata's copies on the datanodes. Their age is the scraper's time less the timestamp."""
+
+    def __init__(self, metadata: Callable[[], MetadataBody], shipper: Shipper) -> None:
+        self._metadata = metadata
+        self._shipper = shipper
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []
+
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        metadata, shipper = self._metadata(), self._shipper
+        gauges = (
+            ("copied_timestamp_seconds", "All changes up to then are on a datanode", metadata.copied_until or 0),
+            ("copies", "Datanodes that have all of the metadata", shipper.complete()),
+            ("copy_bytes", "Bytes of one copy, compressed", shipper.shipped_bytes()),
+            ("held", "1 after a restore, while nothing is deleted from the datanodes", int(metadata.held)),
+        )
+        return [
+            *(GaugeMetricFamily(f"dfs_metadata_{name}", meaning, value=value) for name, meaning, value in gauges),
+            CounterMetricFamily(
+                "dfs_metadata_copy_failures", "Times a datanode could not be brought a copy", value=shipper.failures
+            ),
+        ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -38,18 +37,14 @@ from dfslib.namenode.repair.worker import Repair
 from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
-from dfslib.runtime.logs import event
 from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks, run_forever
 from dfslib.transfer.peer_session import open_peer_session
-
-log = logging.getLogger("dfs.namenode")
 
 _COLLECT_EVERY_S: Final = 5
 _COMPACT_EVERY_S: Final = 5
 _REPAIR_EVERY_S: Final = 0.5
 _FIND_EVERY_S: Final = 1
-_LAST_S: Final = 10
 
 
 class NameNode:
@@ -75,7 +70,9 @@ class NameNode:
         keeper = Keeper(engine, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
         journal = Journal(time.time_ns)
         engine.journal(journal.committed)
-        shipper = Shipper(engine, registry, keeper.cluster, journal, folder / "copies", time.monotonic)
+        shipper = Shipper(
+            engine, registry, keeper.cluster, journal, folder / "copies", time.monotonic, keeper.outdated
+        )
         self._keeper = keeper
         asyncio.run(keeper.load())
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
@@ -144,22 +141,13 @@ class NameNode:
             spawn(shipper.run_once, settings["DFS_CHECKPOINT_EVERY"], "checkpoint")
             yield
             await tasks.close()
-            await _ship_last(shipper)
+            await shipper.close()
             await session.close()
             engine.close()
 
-        metrics = Metrics(status.cluster, status.df)
+        metrics = Metrics(status.cluster, status.df, status.metadata, shipper)
         return make_app([file_routes.routes(), cluster_routes.routes()], metrics, life, keeper.cluster)
 
     async def run_while_serving(self) -> None:
         """Raises StartAgain where the metadata turns out to be out of date."""
         await self._keeper.wait_outdated()
-
-
-async def _ship_last(shipper: Shipper) -> None:
-    """What was changed since the last time; a datanode that hangs does not hold up the stop."""
-    try:
-        async with asyncio.timeout(_LAST_S):
-            await shipper.run_once()
-    except (TimeoutError, OSError) as error:
-        log.warning(event("the last changes are not copied", reason=error or "it takes too long"))

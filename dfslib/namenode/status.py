@@ -74,11 +74,12 @@ class ClusterStatus:
             uptime_s=round(now - self._started_s, 3),
             garbage_blocks=garbage,
             repair=RepairBody(*self._repair.progress),
-            metadata=self._metadata(),
+            metadata=self.metadata(),
             nodes=nodes,
         )
 
-    def _metadata(self) -> MetadataBody:
+    def metadata(self) -> MetadataBody:
+        """Whether there is metadata here, and its copies."""
         cluster = self._keeper.cluster
         return MetadataBody(
             state=cluster.state.value,

@@ -25,13 +25,10 @@ async def list_files(session: PeerSession, url: str) -> list[MetadataFileBody]:
         return messages.decode(await answer.read(), MetadataListBody).files
 
 
-async def put_file(session: PeerSession, url: str, name: str, path: Path) -> None:
-    """Durable on the datanode when it returns. Raises OSError where `path` cannot be read."""
-    checksum = 0
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            checksum = crc32c(piece, checksum)
-    headers = {routes.HEADER_CRC32C: f"{checksum:08x}", "Content-Length": str(path.stat().st_size)}
+async def put_file(session: PeerSession, url: str, name: str, path: Path, size: int, checksum: int) -> None:
+    """`path` has `size` bytes of this CRC32C. Durable on the datanode when it returns; OSError where it cannot be
+    read."""
+    headers = {routes.HEADER_CRC32C: f"{checksum:08x}", "Content-Length": str(size)}
     async with _request(session, "PUT", _address(url, name), data=_pieces(path), headers=headers) as answer:
         await answer.read()
 

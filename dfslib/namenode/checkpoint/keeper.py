@@ -100,15 +100,18 @@ class Keeper:
         """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again."""
         if self.cluster.state is State.OPEN:
             if joiner.cluster_id == self.cluster.id and joiner.epoch > self.cluster.epoch:
-                self.cluster.state = State.WAITING
-                self.cluster.detail = (
+                self.outdated(
                     f"this metadata is of epoch {self.cluster.epoch}, and datanode {joiner.node} has met epoch "
                     f"{joiner.epoch}: it was restored elsewhere meanwhile"
                 )
-                self._outdated.set()
         else:
             self._opening.joined(joiner, self._monotonic())
         self.cluster.require_open()
+
+    def outdated(self, detail: str) -> None:
+        """This metadata must not be served any more."""
+        self.cluster.state, self.cluster.detail = State.WAITING, detail
+        self._outdated.set()
 
     async def run_until_open(self) -> None:
         """Decide what an empty store becomes, and make it that."""

@@ -1,45 +1,47 @@
 """Keeps copies of the metadata on every datanode: a checkpoint from time to time, journals every few seconds.
 
-What is shipped lies in a folder of the namenode's, too, so that a datanode that lacks a file is sent it again.
-The chain before the present one is kept, and only given up when the present one is complete on every datanode
-that is there. Losing all of this loses no metadata: it is made anew from the engine.
+Journals go on while a checkpoint is written, and before the first one is: they join on to what an earlier process
+has shipped, if nothing was committed in between that it did not ship.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
-
-from dfslib.errors import DfsError, NotFound
+from dfslib.errors import DfsError
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster, State
-from dfslib.namenode.checkpoint.format import Commit, Encoder, FileName, Header, name_of, parse_name
-from dfslib.namenode.checkpoint.journal import Journal
+from dfslib.namenode.checkpoint.folder import Folder
+from dfslib.namenode.checkpoint.format import FileName, Header
+from dfslib.namenode.checkpoint.journal import Journal, Pending
+from dfslib.namenode.checkpoint.sender import Sender
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Datanode, Registry
-from dfslib.namenode.metadata.engine import MetadataEngine, Txn
-from dfslib.namenode.namespace import records
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.runtime.logs import event
-from dfslib.transfer.metadata_files import delete_file, list_files, put_file
 from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
 
-_FRAME_COMMITS: Final = 1000
 _REST: Final = 3.0
 """While a checkpoint is written, this many times as long is rested as worked: requests come first."""
-_JOURNALS_MAX: Final = 500
+_JOURNALS_MAX: Final = 1000
 _JOURNAL_BYTES_MIN: Final = 16 << 20
 """Journals may grow to half of the checkpoint, and to this at least, before the next checkpoint is due."""
-_SEND_S: Final = 60.0
-"""A datanode that does not take a journal within this time is left out, and caught up with later."""
+_PATIENCE_S: Final = 2.0
+"""A round waits so long for a checkpoint and for datanodes; what takes longer goes on beside the next rounds."""
+_LAST_S: Final = 10.0
+
+
+class _Stopping(Exception):
+    """The namenode stops: the checkpoint that is being written is given up."""
 
 
 class Shipper:
@@ -51,173 +53,171 @@ class Shipper:
         journal: Journal,
         folder: Path,
         monotonic: Callable[[], float],
+        on_newer: Callable[[str], None],
     ) -> None:
-        """`folder` is the shipper's own; what lies in it is deleted at the start."""
+        """`folder` is the shipper's own; what lies in it is deleted at the start. `on_newer` is told, for people,
+        that a datanode has a copy of what this store has not: somebody has put back an old one."""
         self._engine = engine
         self._registry = registry
         self._cluster = cluster
         self._journal = journal
-        self._folder = folder
         self._monotonic = monotonic
-        self._session: PeerSession | None = None
+        self._on_newer = on_newer
+        self._folder = Folder(folder)
+        self._sender = Sender(self._folder, self._may_send, self._count)
+        self._has_asked = False
         self._chain: Chain | None = None
-        self._sizes: dict[FileName, int] = {}
-        self._held: dict[NodeId, set[FileName]] = {}
-        """What datanodes are known to have; those that are missing here are asked."""
-        self.failures = 0
+        self._reached = 0
+        """The last commit that was taken from the journal: a chain that ends before it has a gap."""
+        self._time_ns = 0
+        """When that was."""
+        self._making: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
 
     def use(self, session: PeerSession) -> None:
         """The session to the datanodes; made when the event loop runs."""
-        self._session = session
-        self._folder.mkdir(exist_ok=True)
-        for path in self._folder.iterdir():
-            path.unlink()
+        self._sender.use(session)
+        self._folder.begin()
 
     def joined(self, node: NodeId) -> None:
         """What it has is not known any more."""
-        self._held.pop(node, None)
+        self._sender.joined(node)
 
-    async def run_once(self) -> None:
-        """Ship what there is. Does nothing while no datanode is there to take it."""
-        nodes = self._registry.readable(self._monotonic())
-        if self._cluster.state is not State.OPEN or not nodes:
-            return
-        if self._chain is None:
-            await self._begin(nodes)
-        time_ns = await self._write()
-        await asyncio.gather(*(self._bring(node) for node in nodes))
-        assert self._chain is not None
-        complete = [node for node in nodes if self._held.get(node.id, set()).issuperset(self._chain.files)]
-        if complete:
-            self._cluster.copied_until_ns = time_ns
-        if len(complete) == len(nodes):
-            await self._delete_old(nodes, self._chain)
+    def compared(self, node: NodeId) -> bool:
+        """Whether it is known that this datanode has no newer metadata than this store."""
+        return self._sender.knows(node)
+
+    @property
+    def failures(self) -> int:
+        return self._sender.failures
 
     def shipped_bytes(self) -> int:
         """The size of the present chain."""
-        return sum(self._sizes.values())
+        return sum(made.size for made in self._folder.files.values())
 
-    def _is_long(self) -> bool:
-        assert self._chain is not None
-        journals = sum(self._sizes[name] for name in self._chain.journals)
-        allowed = max(_JOURNAL_BYTES_MIN, self._sizes[self._chain.checkpoint] // 2)
-        return len(self._chain.journals) >= _JOURNALS_MAX or journals > allowed
+    def complete(self) -> int:
+        """How many datanodes have the present chain."""
+        return len(self._sender.complete(self._nodes()))
 
-    async def _begin(self, nodes: Sequence[Datanode]) -> None:
-        """Make sure that what this store ships is newer than all that the datanodes have.
+    async def run_once(self) -> None:
+        """Ship what there is. Does nothing while no datanode is there to take it."""
+        nodes = self._nodes()
+        if self._cluster.state is not State.OPEN or not nodes:
+            return
+        if not self._has_asked:  # an old store must not mix its commits with newer ones of the same numbers
+            await self._sender.ask(nodes)
+            if not all(self._may_send(node, self._sender.held(node.id)) for node in nodes):
+                return
+            self._has_asked = True
+        await self._take()
+        if self._making is None and self._is_due():
+            self._making = asyncio.create_task(self._make(), name="checkpoint")
+            await asyncio.wait({self._making}, timeout=_PATIENCE_S)
+        if self._making is not None and self._making.done():
+            made, self._making = self._making, None
+            await made
+        await self._sender.deliver(nodes, self._chain, _PATIENCE_S)
 
-        It is not where somebody has put back an old copy of the namenode's folder: then a new epoch begins.
-        """
-        await asyncio.gather(*(self._bring(node) for node in nodes))
-        found = best_chain(name for held in self._held.values() for name in held)
-        if found is not None and found.reach > (self._cluster.epoch, self._engine.read(lambda txn: txn.number)):
-            epoch = found.reach[0] + 1
-
-            def commit(txn: Txn) -> None:
-                record = records.get_cluster(txn)
-                assert record is not None
-                records.put_cluster(txn, replace(record, epoch=epoch))
-
-            await self._engine.transact(commit)
-            log.warning(event("the datanodes have newer copies of the metadata than this store", new_epoch=epoch))
-            self._cluster.epoch = epoch
-
-    async def _write(self) -> int:
-        """Bring the chain up to date in the shipper's folder; the time up to which it has everything, in ns."""
-        pending = self._journal.take()
+    async def close(self) -> None:
+        """Ship what was changed since the last round, within a bounded time, and end all that runs."""
+        self._stopping.set()
         try:
-            if self._chain is None or pending.lost or self._is_long():
-                return await asyncio.to_thread(self._write_checkpoint)
-            if pending.commits:
-                await asyncio.to_thread(self._write_journal, pending.commits, pending.taken_ns)
-        except BaseException:
-            self._chain = None  # what was taken is in no file: only a whole checkpoint has it now
-            raise
-        return pending.taken_ns
+            async with asyncio.timeout(_LAST_S):
+                if self._making is not None:
+                    await asyncio.wait({self._making})
+                if self._cluster.state is State.OPEN and (nodes := self._nodes()):
+                    await self._take()
+                    await self._sender.deliver(nodes, self._chain, _LAST_S)
+        except (TimeoutError, OSError) as error:
+            log.warning(event("the last changes are not copied", reason=str(error) or "it takes too long"))
+        await self._sender.close()
 
-    def _write_checkpoint(self) -> int:
-        """The time up to which it contains everything, in ns."""
-        temporary = self._folder / "new"
+    def _nodes(self) -> list[Datanode]:
+        return self._registry.readable(self._monotonic())
+
+    def _is_due(self) -> bool:
+        """Whether a whole checkpoint is to be made."""
+        chain, files = self._chain, self._folder.files
+        if chain is None or chain.reach[1] < self._reached:
+            return True
+        allowed = max(_JOURNAL_BYTES_MIN, files[chain.checkpoint].size // 2)
+        return len(chain.journals) >= _JOURNALS_MAX or sum(files[name].size for name in chain.journals) > allowed
+
+    async def _take(self) -> None:
+        """Make what was committed since the last time a file. It is made to its end, even if this is cancelled."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        self._writing = asyncio.create_task(self._write(self._journal.take()), name="journal")
+        await asyncio.shield(self._writing)
+
+    async def _write(self, pending: Pending) -> None:
+        self._time_ns = pending.taken_ns
+        if pending.lost:
+            self._reached = self._engine.read(_number)
+            return
+        if not pending.commits:
+            return
+        first, self._reached = pending.commits[0][0], pending.commits[-1][0]
+        header = self._header("journal", pending.taken_ns, first, self._reached)
+        try:
+            made = await asyncio.to_thread(self._folder.write_journal, header, pending.commits)
+        except OSError as error:
+            log.warning(event("changes could not be written", reason=error, action="making a whole checkpoint"))
+            return
+        self._folder.enter(made)
+        self._extend()
+
+    def _header(self, kind: str, time_ns: int, first: int = 0, last: int = 0) -> Header:
+        nodes = tuple(node.id for node in self._registry.all() if not node.drained)
+        return Header(kind, self._cluster.id, self._cluster.epoch, first, last, time_ns, nodes=nodes)
+
+    async def _make(self) -> None:
+        """Write a checkpoint and begin a new chain with it."""
         started = self._monotonic()
-        about = Header("checkpoint", self._cluster.id, self._cluster.epoch, 0, 0, time.time_ns(), nodes=self._named())
-        header = self._engine.read(lambda txn: write_snapshot(txn, about, temporary, lambda s: time.sleep(_REST * s)))
-        name = name_of(header)
-        self._keep(temporary, name)
-        self._chain = Chain(name, ())
-        seconds = round(self._monotonic() - started, 1)
-        log.info(event("checkpoint written", name=name, bytes=self._sizes[name], seconds=seconds))
-        return header.time_ns
-
-    def _write_journal(self, commits: list[Commit], time_ns: int) -> None:
-        assert self._chain is not None
-        first, last = commits[0][0], commits[-1][0]
-        header = Header("journal", self._cluster.id, self._cluster.epoch, first, last, time_ns, nodes=self._named())
-        temporary = self._folder / "new"
-        with temporary.open("wb") as file:
-            encoder = Encoder()
-            file.write(encoder.header(header))
-            for start in range(0, len(commits), _FRAME_COMMITS):
-                file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
-            file.write(encoder.end())
-        name = name_of(header)
-        self._keep(temporary, name)
-        if last > self._chain.reach[1]:  # else the checkpoint has all of it
-            self._chain = Chain(self._chain.checkpoint, (*self._chain.journals, name))
-
-    def _named(self) -> tuple[str, ...]:
-        return tuple(node.id for node in self._registry.all() if not node.drained)
-
-    def _keep(self, temporary: Path, name: FileName) -> None:
-        path = self._folder / str(name)
-        temporary.rename(path)
-        self._sizes[name] = path.stat().st_size
-
-    # Sending
-
-    async def _bring(self, node: Datanode) -> None:
-        """Have a datanode hold every file of the chain. A failure is logged and made up for the next time."""
+        about = self._header("checkpoint", time.time_ns())
         try:
-            async with asyncio.timeout(_SEND_S + self.shipped_bytes() / (1 << 20)):
-                await self._send(node)
-        except TimeoutError:
-            self._failed(node, "it takes too long")
+            made = await asyncio.to_thread(self._folder.write_checkpoint, lambda path: self._snapshot(about, path))
         except (DfsError, OSError) as error:
-            self._failed(node, error)
+            log.warning(event("no checkpoint could be written", reason=error, action="trying again"))
+        except _Stopping:
+            log.info(event("checkpoint given up", reason="the namenode stops"))
+        else:
+            self._folder.enter(made)
+            self._extend()
+            seconds = round(self._monotonic() - started, 1)
+            log.info(event("checkpoint written", name=made.name, bytes=made.size, seconds=seconds))
 
-    async def _send(self, node: Datanode) -> None:
-        assert self._session is not None
-        held = self._held.get(node.id)
-        if held is None:
-            files = await list_files(self._session, node.url)
-            held = {name for file in files if (name := parse_name(file.name)) is not None}
-            self._held[node.id] = held
-        for name in self._chain.files if self._chain is not None else ():
-            if name not in held:
-                await put_file(self._session, node.url, str(name), self._folder / str(name))
-                held.add(name)
+    def _snapshot(self, about: Header, path: Path) -> Header:
+        return self._engine.read(lambda txn: write_snapshot(txn, about, path, self._rest))
 
-    async def _delete_old(self, nodes: Sequence[Datanode], chain: Chain) -> None:
-        """Give up what neither the chain nor the best one before it needs; every datanode has all of the chain."""
-        assert self._session is not None
-        everything = {name for node in nodes for name in self._held[node.id]}
-        before = best_chain(everything - set(chain.files))
-        kept = {*chain.files, *(before.files if before is not None else ())}
-        for name in set(self._sizes) - kept:
-            (self._folder / str(name)).unlink()
-            del self._sizes[name]
-        for node in nodes:
-            held = self._held[node.id]
-            for name in held - kept:
-                try:
-                    await delete_file(self._session, node.url, str(name))
-                except NotFound:
-                    pass
-                except DfsError as error:
-                    self._failed(node, error)
-                    break
-                held.discard(name)
+    def _rest(self, worked_s: float) -> None:
+        if self._stopping.wait(_REST * worked_s):
+            raise _Stopping
 
-    def _failed(self, node: Datanode, reason: object) -> None:
-        self.failures += 1
-        self._held.pop(node.id, None)
-        log.warning(event("datanode lacks a copy of the metadata", node=node.id, url=node.url, reason=reason))
+    def _extend(self) -> None:
+        """The chain is the best of the folder's files; those that it does not need are given up."""
+        chain = best_chain(list(self._folder.files))
+        if chain is not None:
+            self._chain = chain
+            self._folder.keep_only({*chain.files, *(n for n in self._folder.files if n.last > chain.reach[1])})
+
+    def _may_send(self, node: Datanode, held: Iterable[FileName]) -> bool:
+        """Not where the datanode has newer metadata than this store: then that is to be restored."""
+        found = best_chain(held)
+        ours = (self._cluster.epoch, self._engine.read(_number))
+        if found is not None and found.reach > ours:
+            self._on_newer(
+                f"datanode {node.id} at {node.url} has a copy of the metadata up to commit {found.reach[1]} of epoch "
+                f"{found.reach[0]}, and this store ends at commit {ours[1]} of epoch {ours[0]}"
+            )
+            return False
+        return True
+
+    def _count(self, chain: Chain) -> None:
+        if chain.reach[1] >= self._reached:
+            self._cluster.copied_until_ns = self._time_ns
+
+
+def _number(txn: ReadTxn) -> int:
+    return txn.number

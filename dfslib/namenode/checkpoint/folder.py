@@ -1,0 +1,86 @@
+"""The files to be shipped, as they lie in a folder of the namenode's: made, described, and given up.
+
+A datanode that lacks one is sent it from here. Losing them loses no metadata: they are made anew from the engine.
+The methods that write are for a thread, one at a time for each kind of file; the others for the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from crc32c import crc32c
+
+from dfslib.namenode.checkpoint.format import Commit, Encoder, FileName, Header, name_of
+
+_FRAME_COMMITS: Final = 1000
+_PIECE_BYTES: Final = 1 << 20
+
+
+class Made(NamedTuple):
+    """A file; `size` in bytes."""
+
+    name: FileName
+    size: int
+    crc32c: int
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        """`path` is this object's own."""
+        self._path = path
+        self.files: dict[FileName, Made] = {}
+
+    def begin(self) -> None:
+        """Make the folder; delete what an earlier process left in it. Raises OSError."""
+        self._path.mkdir(exist_ok=True)
+        for path in self._path.iterdir():
+            path.unlink()
+
+    def path(self, name: FileName) -> Path:
+        return self._path / str(name)
+
+    def write_journal(self, header: Header, commits: Sequence[Commit]) -> Made:
+        """Raises OSError; then nothing is left of it."""
+        temporary = self._path / "journal"
+        encoder = Encoder()
+        try:
+            with temporary.open("wb") as file:
+                file.write(encoder.header(header))
+                for start in range(0, len(commits), _FRAME_COMMITS):
+                    file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
+                file.write(encoder.end())
+            return self._named(temporary, name_of(header))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def write_checkpoint(self, write: Callable[[Path], Header]) -> Made:
+        """What `write` writes to a path, under the name of the header that it returns. Raises what it raises, and
+        OSError."""
+        temporary = self._path / "checkpoint"
+        try:
+            return self._named(temporary, name_of(write(temporary)))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def enter(self, made: Made) -> None:
+        """It is to be shipped."""
+        self.files[made.name] = made
+
+    def keep_only(self, names: Iterable[FileName]) -> None:
+        """Give up all other files."""
+        for name in self.files.keys() - set(names):
+            del self.files[name]
+            self.path(name).unlink(missing_ok=True)
+
+    def _named(self, temporary: Path, name: FileName) -> Made:
+        checksum = size = 0
+        with temporary.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                checksum = crc32c(piece, checksum)
+                size += len(piece)
+        temporary.rename(self.path(name))
+        return Made(name, size, checksum)

@@ -1,0 +1,178 @@
+"""Brings files of metadata to the datanodes, to each one at its own pace: one that hangs holds up no other.
+
+For each datanode there is a task that sends journals, and one that sends a checkpoint, so that a large checkpoint
+does not hold up the journals either. What a datanode has is asked when it joins and after each failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+from dfslib.errors import DfsError, NotFound
+from dfslib.model import NodeId
+from dfslib.namenode.checkpoint.chains import Chain, best_chain
+from dfslib.namenode.checkpoint.folder import Folder
+from dfslib.namenode.checkpoint.format import FileName, parse_name
+from dfslib.namenode.membership.registry import Datanode
+from dfslib.runtime.logs import event
+from dfslib.transfer.metadata_files import delete_file, list_files, put_file
+from dfslib.transfer.peer_session import PeerSession
+
+log = logging.getLogger("dfs.checkpoint")
+
+_DEADLINE_S: Final = 60.0
+_LIST_S: Final = 10.0
+_SLOWEST_BYTES: Final = 1 << 20
+"""A second; a datanode that takes less is given up until the next round."""
+
+
+class Sender:
+    def __init__(
+        self,
+        folder: Folder,
+        may_send: Callable[[Datanode, Iterable[FileName]], bool],
+        on_complete: Callable[[Chain], None],
+    ) -> None:
+        """`may_send` is told what a datanode was found to have. `on_complete` is told that a datanode has been
+        brought something, and now has all of the chain."""
+        self._folder = folder
+        self._may_send = may_send
+        self._on_complete = on_complete
+        self._session: PeerSession | None = None
+        self._chain: Chain | None = None
+        self._held: dict[NodeId, set[FileName]] = {}
+        """What datanodes are known to have; those that are missing here are asked."""
+        self._running: dict[tuple[NodeId, bool], asyncio.Task[None]] = {}
+        self._failing: set[NodeId] = set()
+        self.failures = 0
+
+    def use(self, session: PeerSession) -> None:
+        """The session to the datanodes; made when the event loop runs."""
+        self._session = session
+
+    def joined(self, node: NodeId) -> None:
+        """What it has is not known any more."""
+        self._held.pop(node, None)
+
+    def knows(self, node: NodeId) -> bool:
+        """Whether it has told what it has, since it joined."""
+        return node in self._held
+
+    def held(self, node: NodeId) -> frozenset[FileName]:
+        """What it is known to have."""
+        return frozenset(self._held.get(node, ()))
+
+    def complete(self, nodes: Iterable[Datanode]) -> list[Datanode]:
+        """Those that have all of the chain."""
+        chain = self._chain
+        return [] if chain is None else [n for n in nodes if self._held.get(n.id, set()).issuperset(chain.files)]
+
+    async def ask(self, nodes: Iterable[Datanode]) -> None:
+        """Find out what each of the datanodes has; one that does not tell is asked again when it is brought
+        something."""
+        await asyncio.gather(*(self._guarded(node, self._list(node)) for node in nodes))
+
+    async def deliver(self, nodes: Sequence[Datanode], chain: Chain | None, patience_s: float) -> None:
+        """Have every datanode get all files of the folder, and give up those that `chain`, the newest, has replaced.
+
+        Returns when that is done, or after `patience_s`, or twice that where there is a checkpoint to be sent; what
+        is not done by then goes on, and the next call does not wait for it.
+        """
+        self._chain = chain
+        before = set(self._running)
+        for node in nodes:
+            self._start(node, False, self._bring_journals(node))
+        for is_checkpoint in (False, True):
+            tasks = {task for key, task in self._running.items() if key not in before and key[1] == is_checkpoint}
+            if tasks:
+                await asyncio.wait(tasks, timeout=patience_s)
+
+    async def close(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, node: Datanode, is_checkpoint: bool, work: Coroutine[Any, Any, None]) -> None:
+        """Do this, unless the same of an earlier round is still under way."""
+        key = (node.id, is_checkpoint)
+        if key in self._running:
+            work.close()
+            return
+        task = asyncio.create_task(self._guarded(node, work), name=f"copies to {node.url}")
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key))
+
+    async def _guarded(self, node: Datanode, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (DfsError, OSError) as error:  # TimeoutError is one
+            self.failures += 1
+            self._held.pop(node.id, None)
+            if node.id not in self._failing:
+                self._failing.add(node.id)
+                reason = str(error) or "it takes too long"
+                log.warning(event("datanode lacks a copy of the metadata", node=node.id, url=node.url, reason=reason))
+
+    async def _list(self, node: Datanode) -> None:
+        assert self._session is not None
+        async with asyncio.timeout(_LIST_S):
+            files = await list_files(self._session, node.url)
+        self._held[node.id] = {name for file in files if (name := parse_name(file.name)) is not None}
+
+    async def _bring_journals(self, node: Datanode) -> None:
+        if node.id not in self._held:
+            await self._list(node)
+        held = self._held[node.id]
+        if not self._may_send(node, held):
+            return
+        for name in sorted(self._folder.files):
+            if not name.is_checkpoint:
+                await self._put(node, name, held)
+        if self._chain is not None and self._chain.checkpoint not in held:
+            self._start(node, True, self._bring_checkpoint(node, self._chain.checkpoint, held))
+        else:
+            await self._completed(node, held)
+
+    async def _bring_checkpoint(self, node: Datanode, name: FileName, held: set[FileName]) -> None:
+        await self._put(node, name, held)
+        await self._completed(node, held)
+
+    async def _put(self, node: Datanode, name: FileName, held: set[FileName]) -> None:
+        made = self._folder.files.get(name)
+        if name in held or made is None:
+            return
+        assert self._session is not None
+        try:
+            async with asyncio.timeout(_DEADLINE_S + made.size / _SLOWEST_BYTES):
+                await put_file(
+                    self._session, node.url, str(name), self._folder.path(name), made.size, made.crc32c
+                )
+        except (DfsError, OSError):
+            if name in self._folder.files:
+                raise
+            return  # meanwhile a newer checkpoint took its place, and the file was deleted here
+        held.add(name)
+
+    async def _completed(self, node: Datanode, held: set[FileName]) -> None:
+        """Delete from a datanode that has all of the chain what neither this nor the best one before it needs."""
+        chain = self._chain
+        if chain is None or self._held.get(node.id) is not held or not held.issuperset(chain.files):
+            return
+        if node.id in self._failing:
+            self._failing.discard(node.id)
+            log.info(event("datanode has a copy of the metadata again", node=node.id, url=node.url))
+        self._on_complete(chain)
+        before = best_chain(held - {chain.checkpoint})
+        kept = {*chain.files, *(before.files if before is not None else ())}
+        assert self._session is not None
+        for name in sorted(held - kept - self._folder.files.keys()):
+            try:
+                async with asyncio.timeout(_DEADLINE_S):
+                    await delete_file(self._session, node.url, str(name))
+            except NotFound:
+                pass  # it is gone, which was the aim
+            held.discard(name)

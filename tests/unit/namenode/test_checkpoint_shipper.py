@@ -1,0 +1,339 @@
+"""Copies of the metadata on datanodes: whatever they hold leads to what the store had. LMDB, files, HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from dfslib.model import NodeId
+from dfslib.namenode.checkpoint import journal as journal_module
+from dfslib.namenode.checkpoint import sender as sender_module
+from dfslib.namenode.checkpoint import shipper as shipper_module
+from dfslib.namenode.checkpoint.chains import best_chain
+from dfslib.namenode.checkpoint.cluster import Cluster
+from dfslib.namenode.checkpoint.format import check, parse_name, read_commits, read_header, read_records
+from dfslib.namenode.checkpoint.journal import Journal
+from dfslib.namenode.checkpoint.shipper import Shipper
+from dfslib.namenode.membership.registry import Registry
+from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
+from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
+from dfslib.transfer.peer_session import open_peer_session
+from dfslib.wire.messages import JoinRequest
+from tests.unit.namenode.fake_datanode import FakeDatanode
+
+State = dict[bytes, bytes]
+
+
+def everything(txn: ReadTxn) -> State:
+    return {bytes(key): bytes(value) for key, value in txn.scan(b"", b"\xff" * KEY_MAX)}
+
+
+class Shipped:
+    """A store, a shipper, datanodes; and every state that the store was ever in, by commit."""
+
+    def __init__(self, folder: Path, nodes: list[FakeDatanode]) -> None:
+        self.nodes = nodes
+        self.engine = LmdbEngine(folder / "store")
+        self.cluster = Cluster()
+        self.cluster.opened("c1", 2, None)
+        self.registry = Registry(1e9, 1e9)
+        self.newer: list[str] = []
+        self.history: dict[int, State] = {0: {}}
+        self.folder = folder / "copies"
+        self.start()
+
+    def start(self) -> None:
+        journal = Journal(time.time_ns)
+        self.engine.journal(journal.committed)
+        self.shipper = Shipper(
+            self.engine, self.registry, self.cluster, journal, self.folder, time.monotonic, self.newer.append
+        )
+
+    def join(self, node: FakeDatanode) -> None:
+        message = JoinRequest(node.name, "c1", 1, 1, node.url, "", 100, 0, 100, 0)
+        self.registry.join(message, node.url, time.monotonic(), 0).reported = True
+        self.shipper.joined(NodeId(node.name))
+
+    async def commit(self, **values: str | None) -> None:
+        def change(txn: Txn) -> None:
+            for key, value in values.items():
+                if value is None:
+                    txn.delete(key.encode())
+                else:
+                    txn.put(key.encode(), value.encode())
+
+        await self.engine.transact(change)
+        self.engine.read(lambda txn: self.history.update({txn.number: everything(txn)}))
+
+    def number(self) -> int:
+        return self.engine.read(lambda txn: txn.number)
+
+    def reach(self, node: FakeDatanode) -> int:
+        """The commit that the datanode's files lead to; what they lead to is what the store was then."""
+        names = [name for text in node.files if (name := parse_name(text)) is not None]
+        chain = best_chain(names)
+        if chain is None:
+            return 0
+        found: State = {}
+        for name in chain.files:
+            file = io.BytesIO(node.files[str(name)])
+            header = check(file, name, "c1")
+            assert set(header.nodes) <= {known.name for known in self.nodes}
+            file.seek(0)
+            read_header(file)
+            if name.is_checkpoint:
+                for frame in read_records(file):
+                    found.update(frame)
+                continue
+            for commits in read_commits(file):
+                for _, changes in commits:
+                    for key, value in changes:
+                        if value is None:
+                            found.pop(key, None)
+                        else:
+                            found[key] = value
+        assert found == self.history[chain.reach[1]]
+        return chain.reach[1]
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Rounds go on until it holds."""
+        end_s = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end_s, what
+            await self.shipper.run_once()
+
+
+@asynccontextmanager
+async def shipped(folder: Path, count: int) -> AsyncIterator[Shipped]:
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(FakeDatanode(f"n{n}").running()) for n in range(count)]
+        made = Shipped(folder, nodes)
+        session = open_peer_session()
+        try:
+            made.shipper.use(session)
+            for node in nodes:
+                made.join(node)
+            yield made
+        finally:
+            for node in nodes:
+                node.works.set()
+            await made.shipper.close()
+            await session.close()
+            made.engine.close()
+
+
+Scenario = Callable[[Shipped], Awaitable[None]]
+
+
+def run(folder: Path, count: int, scenario: Scenario) -> None:
+    async def whole() -> None:
+        async with shipped(folder, count) as made:
+            await scenario(made)
+
+    asyncio.run(whole())
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper_module, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(sender_module, "_LIST_S", 0.2)
+
+
+def test_a_checkpoint_then_journals_on_every_datanode(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        await made.commit(a="1", b="2")
+        await made.shipper.run_once()
+        await made.commit(a="3", b=None)
+        await made.commit(c="4")
+        before_ns = time.time_ns()
+        await made.shipper.run_once()
+        for node in made.nodes:
+            assert made.reach(node) == made.number()
+            assert [name.split("-")[0] for name in sorted(node.files)] == ["checkpoint", "journal"]
+        assert made.shipper.complete() == 2
+        assert made.cluster.copied_until_ns is not None
+        assert made.cluster.copied_until_ns >= before_ns
+        until_ns = made.cluster.copied_until_ns
+        await made.shipper.run_once()  # nothing to send, and it is known to be all
+        assert made.cluster.copied_until_ns > until_ns
+        assert {len(node.files) for node in made.nodes} == {2}
+
+    run(tmp_path, 2, scenario)
+
+
+def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        good, bad = made.nodes
+        await made.commit(a="0")
+        await made.shipper.run_once()
+        bad.works.clear()
+        for number in range(5):
+            await made.commit(a=f"{number}")
+            await made.shipper.run_once()
+            assert made.reach(good) == made.number()
+        assert bad.hanging == 1
+        assert made.shipper.complete() == 1
+        bad.works.set()
+        await made.until(lambda: made.shipper.complete() == 2, "it is caught up with")
+        assert made.reach(bad) == made.number()
+
+    run(tmp_path, 2, scenario)
+
+
+def test_one_that_refuses_and_one_that_joins_late_are_brought_everything(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        first, second = made.nodes
+        second.refuses = True
+        for number in range(3):
+            await made.commit(a=f"{number}")
+            await made.shipper.run_once()
+        assert made.shipper.failures
+        assert not second.files
+        second.refuses = False
+        first.files.clear()  # its volume is new
+        made.join(first)
+        await made.shipper.run_once()
+        assert made.reach(first) == made.reach(second) == made.number()
+
+    run(tmp_path, 2, scenario)
+
+
+def test_journals_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 2)
+
+    async def scenario(made: Shipped) -> None:
+        node = made.nodes[0]
+        await made.commit(**{f"k{n}": "v" for n in range(3000)})
+        await made.shipper.run_once()
+        monkeypatch.setattr(shipper_module, "_REST", 1e9)  # the next checkpoint takes until the end
+        for number in range(6):
+            await made.commit(a=f"{number}")
+            await made.shipper.run_once()
+            assert made.reach(node) == made.number()
+        assert sum("checkpoint" in name for name in node.files) == 1
+        await made.commit(a="last")
+        await made.shipper.close()
+        assert made.reach(node) == made.number()
+
+    run(tmp_path, 1, scenario)
+
+
+def test_the_chain_before_is_kept_and_older_ones_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 2)
+
+    async def scenario(made: Shipped) -> None:
+        good, bad = made.nodes
+        bad.files["journal-000001-" + "0" * 20 + "-" + "0" * 20] = b"of an earlier epoch"
+        bad.files["not-ours"] = b"kept"
+        for number in range(20):
+            bad.refuses = 5 < number < 12
+            await made.commit(a=f"{number}")
+            await made.shipper.run_once()
+            assert made.reach(good) == made.number()
+        assert made.reach(bad) == made.number()
+        for node in made.nodes:
+            checkpoints = [name for name in node.files if name.startswith("checkpoint")]
+            assert len(checkpoints) == 2
+            assert len(node.files) < 9
+            del node.files[max(checkpoints)]
+            assert made.reach(node) > 0  # the chain before goes as far as it went
+        assert bad.files["not-ours"] == b"kept"
+
+    run(tmp_path, 2, scenario)
+
+
+def test_what_grows_too_large_to_be_kept_is_replaced_by_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "PENDING_MAX_BYTES", 1000)
+
+    async def scenario(made: Shipped) -> None:
+        await made.commit(a="0")
+        await made.shipper.run_once()
+        await made.commit(a="x" * 2000)
+        await made.commit(b="1")
+        await made.shipper.run_once()
+        await made.commit(c="1")
+        await made.shipper.run_once()
+        assert made.reach(made.nodes[0]) == made.number()
+        assert sum("checkpoint" in name for name in made.nodes[0].files) == 2
+
+    run(tmp_path, 1, scenario)
+
+
+def test_a_store_that_is_older_than_what_datanodes_have_sends_nothing(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        await made.commit(a="0")
+        made.nodes[1].files[f"checkpoint-000002-{made.number() + 5:020}"] = b"somebody's"
+        await made.shipper.run_once()
+        assert made.newer
+        assert "this store ends" in made.newer[0]
+        assert not made.nodes[0].files
+        assert len(made.nodes[1].files) == 1
+
+    run(tmp_path, 2, scenario)
+
+
+def test_a_full_disk_of_the_namenode_is_made_up_for(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        await made.commit(a="0")
+        await made.shipper.run_once()
+        (made.folder / "journal").mkdir()  # as good as a full disk: the file cannot be made
+        await made.commit(a="1")
+        await made.shipper.run_once()
+        (made.folder / "journal").rmdir()
+        await made.commit(a="2")
+        await made.shipper.run_once()
+        assert made.reach(made.nodes[0]) == made.number()
+
+    run(tmp_path, 1, scenario)
+
+
+@pytest.mark.parametrize("seed", [random.randrange(1 << 30) for _ in range(3)])
+def test_whatever_fails_what_datanodes_hold_was_once_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    print(f"seed {seed}")
+    monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 3)
+    chance = random.Random(seed)
+
+    async def scenario(made: Shipped) -> None:
+        for _ in range(60):
+            for _ in range(chance.randrange(4)):
+                keys = chance.sample("abcdefgh", 3)
+                await made.commit(**{key: chance.choice(["1", "2", None]) for key in keys})
+            node = chance.choice(made.nodes)
+            act = chance.randrange(8)
+            node.refuses = act == 0
+            if act == 1:
+                made.join(node)
+            elif act == 2:
+                node.works.clear()
+            elif act == 3:
+                node.files.clear()
+                made.join(node)
+            elif act > 5:
+                node.works.set()
+            await made.shipper.run_once()
+            for one in made.nodes:
+                made.reach(one)
+        for node in made.nodes:
+            node.refuses = False
+            node.works.set()
+        await made.commit(end="1")
+        await made.until(lambda: made.shipper.complete() == 3, "all have everything")
+        await made.until(partial(reached_end, made), "and the last commit")
+
+    run(tmp_path, 3, scenario)
+
+
+def reached_end(made: Shipped) -> bool:
+    return all(made.reach(node) == made.number() for node in made.nodes)
