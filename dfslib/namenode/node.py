@@ -94,6 +94,7 @@ class NameNode:
         )
         default = settings["DFS_REPLICATION"]
         repair = Repair(engine, registry, orders, lambda txn, block: wanted_copies(txn, block, default), time.monotonic)
+        repair.is_held = lambda: keeper.hold.held
         writer.on_short = repair.changed
         status = ClusterStatus(engine, keeper, registry, writer.required, default, repair, time.monotonic)
         compaction = Compaction(engine, writer, status.urls)
@@ -119,6 +120,7 @@ class NameNode:
             time.monotonic,
             time.time_ns,
             shipper.joined,
+            shipper.compared,
         )
 
         def spawn(run_once: Callable[[], Awaitable[object]], every_s: float, name: str) -> None:

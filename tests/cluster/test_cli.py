@@ -133,20 +133,11 @@ def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster):
     assert all(node["to_move"] is None for node in json.loads(ask(cluster.url, "status", "--json").stdout)["nodes"])
 
 
-def is_free(port):
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            return False
-    return True
-
-
 class Up:
     """`dfs up` on free ports."""
 
     def __init__(self, folder, *arguments):
-        self.port = next(port for port in free_ports(50) if all(is_free(port + offset) for offset in range(4)))
+        self.port = free_ports(4)[0]
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = folder / "up.log"
         with self.log.open("ab") as log:

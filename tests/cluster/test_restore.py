@@ -198,6 +198,29 @@ def test_the_old_folder_comes_back_after_a_restore(make_cluster: Made) -> None:
     assert cluster.namenode.stop() == 0
 
 
+def test_an_older_copy_of_the_folder_is_put_back(make_cluster: Made) -> None:
+    """As from a backup. What was done since is on the datanodes, and nothing of it is deleted."""
+    cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
+    put(cluster, "/before", b"before")
+    assert cluster.namenode.stop() == 0
+    shutil.copytree(cluster.folder / "namenode", cluster.folder / "backup")
+    cluster.namenode.start()
+    cluster.wait_alive()
+    put(cluster, "/after", b"after" * 1000)
+    wait_copied(cluster)
+    cluster.namenode.kill()
+    shutil.rmtree(cluster.folder / "namenode")
+    shutil.move(cluster.folder / "backup", cluster.folder / "namenode")
+    cluster.namenode.start()
+    wait_until(lambda: list((cluster.folder / "namenode").glob("outdated-*")), "the old metadata is set aside")
+    wait_open(cluster)
+    assert read_file(cluster.url, "/fs/before").body == b"before"
+    assert read_file(cluster.url, "/fs/after").body == b"after" * 1000
+    metrics = requests.get(f"{cluster.url}metrics", timeout=10).text
+    assert "dfs_metadata_held 1.0" in metrics
+    assert "dfs_metadata_copy_failures_total" in metrics
+
+
 def test_new_volumes_do_not_make_an_old_one_forgotten(make_cluster: Made) -> None:
     cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1", DFS_DEAD_AFTER="6")
     put(cluster, "/file", b"content")

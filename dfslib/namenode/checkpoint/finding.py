@@ -43,13 +43,23 @@ class Finder:
             self._waiting.setdefault(BlockId(block), set()).add(node)
 
     async def run_once(self) -> int:
-        """Make all that waits files below /lost+found; how many blocks."""
+        """Make all that waits files below /lost+found; how many blocks. Those that no datanode describes now wait
+        for the next round."""
         total = 0
+        later: dict[BlockId, set[NodeId]] = {}
         while self._waiting:
             batch = [self._waiting.popitem() for _ in range(min(_BATCH, len(self._waiting)))]
-            described = [found for block, nodes in batch if (found := await self._describe(block, nodes))]
+            described: list[FoundBlock] = []
+            for block, nodes in batch:
+                if (found := await self._describe(block, nodes)) is not None:
+                    described.append(found)
+                else:
+                    later[block] = nodes
             adopted = await self._engine.transact(partial(_adopt_all, described, self._wall_ns()))
             total += adopted
+        for block, nodes in later.items():
+            self.found([block], next(iter(nodes)))
+            self._waiting[block] |= nodes
         if total:
             log.warning(event("blocks that the restored metadata lacks are in /lost+found", blocks=total))
         return total
@@ -60,7 +70,7 @@ class Finder:
         try:
             found = await describe_block(self._session, self._urls(holders), block)
         except InputOutput as error:
-            log.warning(event("unknown block cannot be described", block=format_block(block), reason=error))
+            log.info(event("unknown block cannot be described yet", block=format_block(block), reason=error))
             return None
         return FoundBlock(BlockRef(block, found.size, found.crc32c, holders), found.origins)
 

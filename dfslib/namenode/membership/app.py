@@ -50,12 +50,16 @@ class ClusterRoutes:
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
         on_joined: Callable[[NodeId], None],
+        is_compared: Callable[[NodeId], bool],
     ) -> None:
-        """`on_joined` is told of datanodes that come anew: what was known of their state may not hold."""
+        """`on_joined` is told of datanodes that come anew: what was known of their state may not hold.
+        `is_compared`: whether a datanode is known to have no newer metadata than ours; until it is, blocks that we
+        do not know may be those of files that we ought to know."""
         self._engine = engine
         self._keeper = keeper
         self._finder = finder
         self._on_joined = on_joined
+        self._is_compared = is_compared
         self._registry = registry
         self._orders = orders
         self._in_flight = in_flight
@@ -120,6 +124,9 @@ class ClusterRoutes:
         )
         if self._keeper.hold.held:
             self._finder.found(unknown, node.id)
+            unknown = []
+        elif unknown and not self._is_compared(node.id):
+            self._registry.gave_up(node.id)  # it is asked to report again, and they are deleted then
             unknown = []
         self._registry.report(node, self._monotonic(), first=message.after == 0, last=message.last)
         if message.last:

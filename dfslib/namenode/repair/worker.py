@@ -69,6 +69,8 @@ class Repair:
         self._orders = orders
         self._wanted = wanted
         self._monotonic = monotonic
+        self.is_held: Callable[[], bool] = lambda: False
+        """Whether no copy is to be deleted now, not even a surplus one."""
         self._plan = Plan([], [], 0, [], {})
         self._waiting: dict[NodeId, deque[Copy]] = {}
         self._running: dict[NodeId, dict[BlockId, _Running]] = {}
@@ -141,7 +143,7 @@ class Repair:
         self._next_plan_s = self._monotonic() + _PLAN_SHARE * (time.perf_counter() - started)
         for block in self._plan.lost[:_LOST_SHOWN]:
             log.error(event("block has no copy on any datanode that is there", block=format_block(block)))
-        if self._plan.drops:
+        if self._plan.drops and not self.is_held():
             await self._drop(self._plan.drops)
         if self._plan.copies:
             log.info(event("repair planned", short=self._plan.short, copies=len(self._plan.copies)))
