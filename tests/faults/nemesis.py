@@ -8,22 +8,31 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 from real_cluster import Cluster, Server, wait_until
+from small_disk import SmallDisk
 
 HEAL_S = 120.0
+
+
+class Means(NamedTuple):
+    """What only root can do. `cut` takes a server off the network and returns what brings it back; `disk` is one
+    datanode's that can be filled."""
+
+    cut: Callable[[Server], Callable[[], None]] | None = None
+    disk: SmallDisk | None = None
 
 
 class Nemesis:
     """Harms at most one datanode at a time, and what a datanode stores only while all others have everything."""
 
-    def __init__(self, cluster: Cluster, seed: int, cut: Callable[[Server], Callable[[], None]] | None = None) -> None:
-        """`cut` takes a server off the network and returns what brings it back, where that can be done."""
+    def __init__(self, cluster: Cluster, seed: int, means: Means) -> None:
         self.cluster = cluster
         self.done: list[str] = []
         self._random = random.Random(f"nemesis-{seed}")
-        self._cut = cut
+        self._means = means
         self._begun = time.monotonic()
         self._actions: list[Callable[[Server], None]] = [
             self._kill,
@@ -38,8 +47,10 @@ class Nemesis:
             self._corrupt,
             self._corrupt,
         ]
-        if cut is not None:
+        if means.cut is not None:
             self._actions += [self._cut_off, self._cut_off_namenode]
+        if means.disk is not None:
+            self._actions.append(self._fill)
 
     def run(self, seconds: float, stop: threading.Event) -> None:
         """One action after the other until the time is over or `stop` is set; the cluster is left whole."""
@@ -155,13 +166,23 @@ class Nemesis:
                 return
 
     def _cut_off(self, server: Server) -> None:
-        assert self._cut is not None
+        assert self._means.cut is not None
         self._say(f"cut {server.name} off")
-        heal = self._cut(server)
+        heal = self._means.cut(server)
         try:
             self._wait(8)
         finally:
             heal()
+
+    def _fill(self, _: Server) -> None:
+        disk = self._means.disk
+        assert disk is not None
+        self._say(f"fill the disk of {disk.server.name}")
+        disk.fill()
+        try:
+            self._wait(6)
+        finally:
+            disk.free()
 
     def _cut_off_namenode(self, _: Server) -> None:
         self._cut_off(self.cluster.namenode)

@@ -17,9 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cluster"), str(HERE.parents[1])]
 
-from network import AVAILABLE, Network  # noqa: E402
-from real_cluster import Cluster  # noqa: E402
-from trial import run_trial  # noqa: E402
+from trial import breakable_cluster, run_trial  # noqa: E402
 
 TRIAL_S = 120.0
 
@@ -44,19 +42,12 @@ def main() -> int:
 
 
 def trial(folder: Path, seed: int, seconds: float) -> bool:
-    quick = {"DFS_GARBAGE_DELAY": "2", "DFS_SUSPECT_AFTER": "2", "DFS_DEAD_AFTER": "8", "DFS_STALL_TIMEOUT": "4"}
-    cluster = Cluster(folder, 3, **quick)
-    network = Network(cluster) if AVAILABLE else None
     try:
-        cluster.start()
-        run_trial(cluster, seed, seconds, network.cut if network else None)
+        with breakable_cluster(folder) as (cluster, means):
+            run_trial(cluster, seed, seconds, means)
     except (AssertionError, OSError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return False
-    finally:
-        cluster.stop()
-        if network is not None:
-            network.close()
     return True
 
 

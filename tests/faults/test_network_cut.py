@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +45,6 @@ def test_a_datanode_cut_off_in_the_middle_of_an_upload(net: tuple[Cluster, Netwo
     def body() -> Iterator[bytes]:
         yield data[: 4 << 20]
         reached.set()
-        time.sleep(0.2)  # so that all of them have begun; nothing depends on it
         yield data[4 << 20 :]
 
     answers: list[requests.Response] = []

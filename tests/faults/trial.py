@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import requests
 from checker import Client, Content, Violation
-from nemesis import Nemesis
+from nemesis import Means, Nemesis
+from network import AVAILABLE as NETWORKS
+from network import Network
 from real_cluster import Cluster, Server, wait_until
+from small_disk import AVAILABLE as DISKS
+from small_disk import SmallDisk
 
 CLIENTS = 3
 
 
-def run_trial(
-    cluster: Cluster, seed: int, seconds: float, cut: Callable[[Server], Callable[[], None]] | None = None
-) -> dict[str, int]:
+def run_trial(cluster: Cluster, seed: int, seconds: float, means: Means) -> dict[str, int]:
     """How often each operation was done. Raises Violation, and AssertionError where the cluster does not heal."""
     print(f"seed {seed}", flush=True)
     clients = [Client(number, cluster.url, seed) for number in range(CLIENTS)]
@@ -34,7 +37,7 @@ def run_trial(
     threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients]
     for thread in threads:
         thread.start()
-    nemesis = Nemesis(cluster, seed, cut)
+    nemesis = Nemesis(cluster, seed, means)
     try:
         nemesis.run(seconds, stop)
     finally:
@@ -103,3 +106,25 @@ def describe_garbage(cluster: Cluster) -> None:
 def stored(server: Server) -> int:
     text = requests.get(f"{server.url}/metrics", timeout=30).text
     return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("dfs_datanode_blocks "))))
+
+
+@contextmanager
+def breakable_cluster(folder: Path) -> Iterator[tuple[Cluster, Means]]:
+    """Three datanodes that are soon given up for dead, and where root is at work a network and a disk to be broken."""
+    quick = {"DFS_GARBAGE_DELAY": "2", "DFS_SUSPECT_AFTER": "2", "DFS_DEAD_AFTER": "8", "DFS_STALL_TIMEOUT": "4"}
+    cluster = Cluster(folder, 3, **quick)
+    with ExitStack() as stack:
+        network = disk = None
+        if NETWORKS:
+            network = Network(cluster)
+            stack.callback(network.close)
+        if DISKS:
+            disk = SmallDisk(cluster.datanodes[2], folder)
+            stack.callback(disk.close)
+        stack.callback(cluster.stop)
+        try:
+            cluster.start()
+            yield cluster, Means(network.cut if network else None, disk)
+        except BaseException:
+            print(cluster.logs())
+            raise
