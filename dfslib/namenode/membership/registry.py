@@ -66,6 +66,8 @@ class Datanode:
     """How long it has been heard of regularly since."""
     report_began_s: float = float("-inf")
     report_took_s: float = 0.0
+    beat_s: float = float("-inf")
+    """When the last heartbeat came; `heard_s` also counts that one was being held."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
@@ -151,7 +153,8 @@ class Registry:
         node.leaving = request.leaving
         node.full = False
         if node.unsure:
-            node.unsure_for_s += min(_BEAT_S, max(0.0, now_s - node.heard_s))
+            node.unsure_for_s += min(_BEAT_S, now_s - node.beat_s)
+        node.beat_s = now_s
         node.last_seen_ns, node.heard_s = now_ns, now_s
         node.lost = False
         node.beat += 1

@@ -104,6 +104,7 @@ def test_a_datanode_that_a_write_was_given_up_for_reports_again_once_it_is_well(
     assert not registry.wants_report(node, 100.0)
     for second in range(101, 105):
         beat(registry, float(second))
+        node.heard_s = second + 0.9  # it was held until then
     assert registry.wants_report(node, 104.0)
     assert not registry.wants_report(node, 104.0)
     registry.report(node, 105.0, first=True, last=False)
