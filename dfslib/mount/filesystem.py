@@ -99,6 +99,10 @@ class Notifier(Protocol):
         """Drop a name; done when the kernel has. Unknown names are fine."""
         ...
 
+    def invalidate_all(self) -> Awaitable[None]:
+        """Drop the attributes and pages of every inode that the kernel knows, and every name, if it can be done."""
+        ...
+
 
 class FileSystem(Protocol):
     """Names are bytes without '/' and NUL. `mode` has permission bits only (07777), umask already applied."""
@@ -108,7 +112,8 @@ class FileSystem(Protocol):
         ...
 
     def cache_s(self) -> float:
-        """For how long the kernel may keep attributes and names that it is given now, in seconds."""
+        """For how long the kernel may keep attributes and names that it is given now, in seconds. To be asked, and
+        the answer to be written, in the step of the event loop in which a call has returned."""
         ...
 
     async def lookup(self, caller: Caller, parent: InodeId, name: bytes) -> Attr: ...

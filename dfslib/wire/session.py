@@ -51,10 +51,14 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """`restarted`: the namenode knows the session, but not what is open and locked: it has been started since. The
+    mount opens and claims its locks again, before all else."""
+
     session: str
     cluster_id: str
     grace_s: float
     nodes: list[Node]
+    restarted: bool = False
 
 
 # ---------------------------------------------------------------------------------------------- operations
@@ -75,7 +79,7 @@ class GetAttr(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """-> Attributes. None leaves as it is. `kill_privileges` clears setuid, and setgid of what its group may
-    execute."""
+    execute. `keep_ctime`: as reading a file changes its access time."""
 
     ino: InodeId
     mode: int | None = None
@@ -85,6 +89,7 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     kill_privileges: bool = False
+    keep_ctime: bool = False
 
 
 class ReadDirectory(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -183,7 +188,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """-> Attributes, and `offset` where the first byte went. Points the file at blocks that were written.
 
     Extents' offsets are the file's; with `append` they count from the end of the file as it then is. `size`: cut
-    or lengthen the file to this first. BlockGone where a block is not held for this session: send its bytes again.
+    or lengthen the file to this first. `mtime_ns`: when it was written; it is the ctime as well, unless that is later. BlockGone where a block is not held for this session: send its bytes again.
     """
 
     ino: InodeId

@@ -1,0 +1,280 @@
+"""Blocks of datanodes over HTTP/1.1, straight between the socket and the caller's buffers.
+
+Two requests are all there is (a range of a block, a new block), and bytes are all that matters: what arrives is
+received into the buffer in which it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from dfslib.errors import DfsError, InputOutput, Unavailable
+from dfslib.model import BlockId
+from dfslib.mount.filesystem import Buffer
+from dfslib.wire import messages, routes
+from dfslib.wire.grants import encode_grant
+from dfslib.wire.messages import GrantedBody
+from dfslib.wire.session import Grant
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+STALL_TIMEOUT_S: Final = 20.0
+"""Without a byte in either direction. Longer than what a datanode grants those it relays a block to."""
+_HEAD_MAX: Final = 16 << 10
+_BODY_MAX: Final = 1 << 20
+"""Of an answer that was not asked to be long: an error, or what became of a block."""
+_IDLE_MAX: Final = 16
+"""Connections kept to each datanode."""
+_CONTENT_RANGE: Final = re.compile(rb"bytes (\d+)-(\d+)/(\d+)")
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytearray
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._head = bytearray(_HEAD_MAX)
+        self._head_view = memoryview(self._head)
+        self._head_end = 0
+        self._body: bytearray | None = None
+        self._body_view: memoryview | None = None
+        self._body_end = 0
+        self._wanted: int | None = None
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._answer: asyncio.Future[_Answer] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._progress = 0
+        self.reusable = True
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's own class
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._body_view is not None:
+            return self._body_view[self._body_end :]
+        return self._head_view[self._head_end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._progress += nbytes
+        if self._body_view is not None:
+            self._body_end += nbytes
+        else:
+            self._head_end += nbytes
+            if not self._parse_head():
+                return
+        if self._body is not None and self._body_end == len(self._body):
+            self._finish()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.reusable = False
+        self._fail(Unavailable(f"the connection ended: {exc or 'closed by the datanode'}"))
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # One request.
+
+    async def request(self, head: bytes, body: Sequence[Buffer], wanted: int | None) -> _Answer:
+        """`wanted`: what the body of a good answer may have at most. Raises Unavailable."""
+        assert self._transport is not None
+        self._head_end, self._body, self._body_view, self._body_end = 0, None, None, 0
+        self._wanted = wanted
+        self._answer = answer = self._loop.create_future()
+        watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, -1)
+        self._watch = watch
+        try:
+            self._transport.write(head)
+            for piece in body:
+                if answer.done() or not self.reusable:
+                    break  # refused, or gone
+                self._transport.write(piece)
+                self._progress += 1
+                if self._writable is not None:
+                    await asyncio.wait([self._writable, answer], return_when=asyncio.FIRST_COMPLETED)
+            result = await answer
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._watch.cancel()
+        if body and not self._all_sent():
+            self.abort()
+        return result
+
+    def abort(self) -> None:
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.close()
+
+    def _all_sent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
+    def _check_progress(self, seen: int) -> None:
+        if self._progress == seen and self._writable is None:
+            self._fail(Unavailable(f"nothing came from the datanode for {STALL_TIMEOUT_S:g} s"))
+        elif self._progress == seen:
+            self._fail(Unavailable(f"the datanode took nothing for {STALL_TIMEOUT_S:g} s"))
+        else:
+            self._watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, self._progress)
+
+    def _parse_head(self) -> bool:
+        """Whether the head is complete; then what follows goes into the body."""
+        end = self._head.find(b"\r\n\r\n", 0, self._head_end)
+        if end < 0:
+            if self._head_end == _HEAD_MAX:
+                self._break("the head of the answer is too long")
+            return False
+        lines = bytes(self._head_view[:end]).split(b"\r\n")
+        try:
+            self._status = int(lines[0].split(b" ", 2)[1])
+            pairs = (line.partition(b":") for line in lines[1:])
+            self._headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            length = int(self._headers.get(b"content-length", b"-1" if self._status != 204 else b"0"))
+        except (IndexError, ValueError):
+            self._break("the answer is not HTTP")
+            return False
+        good = self._status in (200, 201, 206)
+        if not 0 <= length <= (self._wanted if good and self._wanted is not None else _BODY_MAX):
+            self._break(f"the answer has {length} bytes")
+            return False
+        rest = self._head_end - end - 4
+        if rest > length:
+            self._break("the answer goes on behind its end")
+            return False
+        self._body = bytearray(length)
+        self._body[:rest] = self._head_view[end + 4 : self._head_end]
+        self._body_view, self._body_end = memoryview(self._body), rest
+        if self._headers.get(b"connection", b"").lower() == b"close":
+            self.reusable = False
+        return True
+
+    def _finish(self) -> None:
+        body, self._body = self._body, None
+        self._body_view, self._head_end = None, 0
+        assert body is not None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(_Answer(self._status, self._headers, body))
+
+    def _break(self, reason: str) -> None:
+        self._fail(Unavailable(reason))
+        self.abort()
+
+    def _fail(self, error: DfsError) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+class BlockClient:
+    """Connections to all datanodes that were talked to. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def read(self, url: str, block: BlockId, start: int, end: int) -> bytearray:
+        """Bytes [start, end) of a block, fewer only where it ends before. Raises NotFound, and Unavailable or what
+        the datanode says."""
+        head = f"Range: bytes={start}-{end - 1}\r\n"
+        answer = await self._request(url, "GET", routes.block(block), head, (), end - start)
+        if answer.status != 206:
+            raise _error(answer)
+        match = _CONTENT_RANGE.fullmatch(answer.headers.get(b"content-range", b""))
+        if not match or (int(match[1]), int(match[2]) + 1) != (start, min(end, int(match[3]))):
+            raise InputOutput(f"{url} answered with another range than {start}-{end - 1}")
+        if len(answer.body) != int(match[2]) + 1 - start:
+            raise InputOutput(f"{url} answered with {len(answer.body)} bytes of another number")
+        return answer.body
+
+    async def put(self, url: str, grant: Grant, pieces: Sequence[Buffer], *, sync: bool) -> GrantedBody:
+        """Store a new block on all targets of the grant by way of the datanode at `url`.
+
+        Raises NoSpace, NotEnoughDatanodes, Unavailable; the block may then be on some of them.
+        """
+        length = sum(len(piece) for piece in pieces)
+        head = (
+            f"Content-Length: {length}\r\nContent-Type: application/octet-stream\r\n"
+            f"{routes.HEADER_GRANT}: {encode_grant(grant)}\r\n"
+            f"{routes.HEADER_SYNC}: {'true' if sync else 'false'}\r\n"
+        )
+        answer = await self._request(url, "PUT", routes.block(grant.block), head, pieces, None)
+        if answer.status not in (200, 201):
+            raise _error(answer)
+        return messages.decode(bytes(answer.body), GrantedBody)
+
+    async def close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+
+    async def _request(
+        self, url: str, method: str, path: str, head: str, body: Sequence[Buffer], wanted: int | None
+    ) -> _Answer:
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        key = (parts.hostname or "", parts.port or (443 if tls else 80), tls)
+        request = f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{head}\r\n".encode()
+        while True:
+            idle = self._idle.setdefault(key, [])
+            while idle and not idle[-1].reusable:
+                idle.pop()
+            kept = bool(idle)
+            connection = idle.pop() if idle else await self._connect(key)
+            try:
+                answer = await connection.request(request, body, wanted)
+            except Unavailable:
+                if kept and not body:
+                    continue  # a kept connection may have ended meanwhile; reading twice is harmless
+                raise
+            if connection.reusable and len(idle) < _IDLE_MAX:
+                idle.append(connection)
+            else:
+                connection.close()
+            return answer
+
+    async def _connect(self, key: tuple[str, int, bool]) -> _Connection:
+        host, port, tls = key
+        if tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                _, connection = await loop.create_connection(
+                    _Connection, host, port, ssl=self._tls if tls else None
+                )
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"{host}:{port}: {error or type(error).__name__}") from error
+        return connection
+
+
+def _error(answer: _Answer) -> DfsError:
+    return messages.decode_error(bytes(answer.body), answer.status)

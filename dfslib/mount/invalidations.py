@@ -1,0 +1,52 @@
+"""What has changed lately, so that an answer that was on its way meanwhile is not taken for fresh.
+
+The namenode says what others changed before it answers whatever it sees after the change; an answer that was made
+before may still come behind. So whoever wants to keep an answer takes a mark before it asks, and looks here after.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dfslib.model import InodeId
+
+_KEPT: Final = 8192
+
+
+class Invalidations:
+    def __init__(self) -> None:
+        self._count = 0
+        self._inodes: dict[InodeId, int] = {}
+        self._floor = 0
+        """Of changes up to this one nothing is known any more."""
+        self.last_name = 0
+        """The mark of the last change of a name by others."""
+
+    def now(self) -> int:
+        """A mark: changes from here on are behind it."""
+        return self._count
+
+    def changed(self, ino: InodeId) -> None:
+        """Somebody, perhaps this mount, has changed the inode."""
+        self._count += 1
+        self._inodes.pop(ino, None)
+        self._inodes[ino] = self._count
+        if len(self._inodes) > _KEPT:
+            self._floor = self._inodes.pop(next(iter(self._inodes)))
+
+    def name_changed(self) -> None:
+        self._count += 1
+        self.last_name = self._count
+
+    def all_changed(self) -> None:
+        """Nothing is known for a while."""
+        self._count += 1
+        self._floor = self.last_name = self._count
+        self._inodes.clear()
+
+    def has_changed(self, ino: InodeId, mark: int) -> bool:
+        """Whether it may have changed since the mark was taken."""
+        return self._floor > mark or self._inodes.get(ino, 0) > mark
+
+    def any_changed(self, mark: int) -> bool:
+        return self._count > mark

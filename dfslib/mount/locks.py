@@ -1,0 +1,83 @@
+"""Locks of programs, kept by the namenode: fcntl(2) and flock(2) across mounts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from dfslib.errors import DfsError
+from dfslib.model import InodeId
+from dfslib.mount.filesystem import Lock, LockKind, LockOwner
+from dfslib.mount.held_locks import HeldLocks, Holder
+from dfslib.mount.session import Call, Session
+from dfslib.runtime.logs import event
+from dfslib.runtime.tasks import Tasks
+from dfslib.wire import session as wire
+
+log = logging.getLogger("dfs.locks")
+
+_EVERYTHING: Final = Lock(LockKind.UNLOCK, 0, wire.LOCK_END, 0)
+
+
+class Locks:
+    def __init__(self, session: Session, tasks: Tasks) -> None:
+        self._session = session
+        self._tasks = tasks
+        self._held = HeldLocks()
+
+    async def get(self, ino: InodeId, owner: LockOwner, lock: Lock) -> Lock | None:
+        answer = await self._session.call(
+            wire.GetLock(ino, owner, lock.kind is LockKind.WRITE, lock.start, lock.end)
+        )
+        assert isinstance(answer, wire.LockAnswer)
+        if not answer.held:
+            return None
+        return Lock(LockKind.WRITE if answer.write else LockKind.READ, answer.start, answer.end, answer.pid)
+
+    async def set(self, holder: Holder, lock: Lock, *, wait: bool) -> None:
+        """Raises WouldBlock, Deadlock. Cancelled while it waits, it leaves no lock behind."""
+        seq, call = self._session.begin(_request(holder, lock, wait=wait), patient=wait)
+        asking = asyncio.ensure_future(call)
+        try:
+            await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._tasks.spawn(self._take_back(holder, lock, asking, seq), "lock taken back")
+            raise
+        self._held.set(holder, lock)
+
+    async def _take_back(
+        self, holder: Holder, lock: Lock, asking: asyncio.Future[wire.Result], seq: int
+    ) -> None:
+        try:
+            await self._session.call(wire.CancelLock(seq))
+            await asking
+        except DfsError:
+            return  # not granted
+        await self._session.call(_request(holder, lock._replace(kind=LockKind.UNLOCK), wait=False))
+
+    async def release(self, holder: Holder) -> None:
+        """Give up all that one owner holds of an inode."""
+        if self._held.holds(holder):
+            self._held.drop(holder)
+            await self._session.call(_request(holder, _EVERYTHING, wait=False))
+
+    async def reclaim(self, call: Call) -> list[InodeId]:
+        """Tell a namenode that has forgotten them of all locks; the inodes of those that somebody else has now."""
+        lost: list[InodeId] = []
+        for holder, lock in self._held.all():
+            try:
+                await call(_request(holder, lock, wait=False, reclaim=True))
+            except DfsError as error:
+                if error.retryable:
+                    raise
+                log.error(event("lock lost", inode=holder.ino, pid=lock.pid, reason=str(error)))
+                self._held.drop(holder)
+                lost.append(holder.ino)
+        return lost
+
+
+def _request(holder: Holder, lock: Lock, *, wait: bool, reclaim: bool = False) -> wire.SetLock:
+    return wire.SetLock(
+        holder.ino, holder.owner, int(lock.kind), lock.start, lock.end, lock.pid, holder.flock, wait, reclaim
+    )

@@ -1,0 +1,337 @@
+"""The files that are open in this mount: how they come and go, their bytes, and what is known of them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, NotFound, Stale, Unavailable
+from dfslib.model import Attr, FileType, InodeId
+from dfslib.mount.file import File, OpenFile
+from dfslib.mount.filesystem import Buffer, Caller, Handle
+from dfslib.mount.invalidations import Invalidations
+from dfslib.mount.kernel_cache import KernelCache
+from dfslib.mount.layout import Layout
+from dfslib.mount.reader import Reader
+from dfslib.mount.session import Call, Session
+from dfslib.mount.writer import Outlets, Writer
+from dfslib.runtime.logs import event
+from dfslib.runtime.tasks import Tasks
+from dfslib.wire import session as wire
+
+log = logging.getLogger("dfs.open_files")
+
+_RELATIME_NS: Final = 24 * 3600 * 10**9
+
+
+class Clock(NamedTuple):
+    """`wall_ns`: nanoseconds since the epoch. `monotonic_s`: seconds."""
+
+    wall_ns: Callable[[], int]
+    monotonic_s: Callable[[], float]
+
+
+class OpenFiles:
+    """`outlets` without the two callbacks that are this object's: see `_outlets`."""
+
+    def __init__(
+        self, session: Session, reader: Reader, invalidations: Invalidations, kernel: KernelCache, tasks: Tasks,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._session = session
+        self._reader = reader
+        self._invalidations = invalidations
+        self._kernel = kernel
+        self._tasks = tasks
+        self._clock = clock
+        self._files: dict[InodeId, File] = {}
+        self._writers: dict[InodeId, Writer] = {}
+        self._handles: dict[Handle, OpenFile] = {}
+        self._next_handle = 1
+        self._outlets: Outlets | None = None
+
+    def use(self, outlets: Outlets) -> None:
+        self._outlets = outlets
+
+    # -------------------------------------------------------------------------------------- open and release
+
+    async def create(self, operation: wire.Create, flags: int) -> tuple[Attr, OpenFile, Handle]:
+        answer, mark = await self._ask_for_open(operation, None)
+        if answer.attr.type is not FileType.FILE:
+            await self._close(answer.attr.ino)
+            raise Stale  # the name has become something that is opened in another way
+        file, handle, number = self._opened(answer, mark, flags)
+        if answer.created:
+            file.unsynced = False
+        return answer.attr, handle, number
+
+    async def open(self, ino: InodeId, flags: int, *, kill_privileges: bool) -> tuple[OpenFile, Handle]:
+        """Raises Stale where the name that led here leads elsewhere by now."""
+        truncate = bool(flags & os.O_TRUNC)
+        if truncate and (writer := self._writers.get(ino)) is not None:
+            await writer.discard()
+        operation = wire.Open(ino, (flags & os.O_ACCMODE) != os.O_RDONLY, truncate, kill_privileges and truncate)
+        try:
+            answer, mark = await self._ask_for_open(operation, ino)
+        except NotFound:
+            raise Stale from None
+        if self._kernel.refuse_open(ino):
+            self._tasks.spawn(self._close(ino), "close")
+            raise Stale
+        file, handle, number = self._opened(answer, mark, flags)
+        if truncate:
+            file.layouts.forget()
+            self._invalidations.changed(ino)
+        return handle, number
+
+    async def _ask_for_open(
+        self, operation: wire.Open | wire.Create, ino: InodeId | None
+    ) -> tuple[wire.Attributes, int]:
+        """The answer, and the mark from before it. If the caller goes away meanwhile, it is closed again."""
+        mark = self._invalidations.now()
+        asking = asyncio.ensure_future(self._session.call(operation))
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._tasks.spawn(self._close_unused(asking), "close unused")
+            raise
+        assert isinstance(answer, wire.Attributes)
+        return answer, mark
+
+    async def _close_unused(self, asking: asyncio.Future[wire.Result]) -> None:
+        try:
+            answer = await asking
+        except DfsError:
+            return
+        assert isinstance(answer, wire.Attributes)
+        await self._close(answer.attr.ino)
+
+    def _opened(self, answer: wire.Attributes, mark: int, flags: int) -> tuple[File, OpenFile, Handle]:
+        ino = answer.attr.ino
+        changed = self._invalidations.has_changed(ino, mark)
+        file = self._files.get(ino)
+        if file is None:
+            file = self._files[ino] = File(ino, answer.attr)
+            file.fresh = not changed
+        else:
+            self._learn(file, answer.attr, mark)
+        if answer.extents is not None and not changed:
+            file.layouts.learn_whole(Layout(answer.extents, answer.holders))
+        file.opens += 1
+        handle = OpenFile(file, append=bool(flags & os.O_APPEND))
+        file.handles.add(handle)
+        number = Handle(self._next_handle)
+        self._next_handle += 1
+        self._handles[number] = handle
+        return file, handle, number
+
+    def get(self, number: Handle) -> OpenFile:
+        handle = self._handles.get(number)
+        if handle is None:
+            raise BadHandle(f"no open file has the handle {number}")
+        return handle
+
+    def release(self, number: Handle) -> None:
+        """The last descriptor is closed. What is still to be written is written on."""
+        handle = self.get(number)
+        del self._handles[number]
+        self._tasks.spawn(self._release(handle), "release")
+
+    async def _release(self, handle: OpenFile) -> None:
+        file = handle.file
+        file.handles.discard(handle)
+        while (writer := self._writers.get(file.ino)) is not None and not file.handles:
+            try:
+                await writer.flush()
+            except Unavailable as error:
+                log.warning(event("still writing a closed file", inode=file.ino, reason=str(error)))
+                continue
+            if writer.idle and not file.handles:
+                del self._writers[file.ino]
+        if handle.read_from:
+            await self._note_access(file)
+        await self._close(file.ino)
+        file.opens -= 1
+        if not file.opens and not file.handles and self._files.get(file.ino) is file:
+            del self._files[file.ino]
+
+    async def _close(self, ino: InodeId) -> None:
+        try:
+            await self._session.call(wire.Close(ino), patient=True)
+        except DfsError as error:
+            log.warning(event("close failed", inode=ino, reason=str(error)))
+
+    async def _note_access(self, file: File) -> None:
+        """As mount(8) has relatime: once a day, or once after each change."""
+        attr, now_ns = file.attr, self._clock.wall_ns()
+        if attr.atime_ns > max(attr.mtime_ns, attr.ctime_ns) and now_ns - attr.atime_ns < _RELATIME_NS:
+            return
+        file.attr = replace(attr, atime_ns=now_ns)
+        try:
+            await self._session.call(wire.SetAttr(file.ino, atime_ns=now_ns, keep_ctime=True))
+        except DfsError as error:
+            log.info(event("access time not noted", inode=file.ino, reason=str(error)))
+
+    # -------------------------------------------------------------------------------------------- attributes
+
+    def present(self, attr: Attr) -> Attr:
+        """The namenode's attributes with what was written here and is not committed."""
+        writer = self._writers.get(attr.ino)
+        if writer is None or writer.idle:
+            return attr
+        mtime_ns = writer.mtime_ns
+        return replace(
+            attr,
+            size=max(attr.size, writer.size),
+            mtime_ns=max(attr.mtime_ns, mtime_ns),
+            ctime_ns=max(attr.ctime_ns, mtime_ns),
+        )
+
+    def known(self, ino: InodeId) -> Attr | None:
+        """The attributes of an open file, if nobody has changed them since."""
+        file = self._files.get(ino)
+        return self.present(file.attr) if file is not None and file.fresh else None
+
+    def learn(self, attr: Attr, mark: int) -> None:
+        """The namenode told these; the mark was taken before it was asked."""
+        if (file := self._files.get(attr.ino)) is not None:
+            self._learn(file, attr, mark)
+
+    def _learn(self, file: File, attr: Attr, mark: int) -> None:
+        if not self._invalidations.has_changed(file.ino, mark):
+            if attr.version != file.attr.version:
+                file.layouts.forget()
+            file.learn(attr, fresh=True)
+        elif not file.fresh:
+            file.learn(attr, fresh=False)
+
+    def changed_here(self, attr: Attr, mark: int) -> None:
+        """This mount changed the content (not by a commit), and the answer said this."""
+        ino = attr.ino
+        fresh = not self._invalidations.has_changed(ino, mark)
+        self._invalidations.changed(ino)
+        if (file := self._files.get(ino)) is not None:
+            file.learn(attr, fresh=fresh)
+            file.layouts.forget()
+        if fresh:
+            self._kernel.changed_here(ino, attr.version)
+
+    def committed(self, file: File, answer: wire.Attributes) -> None:
+        """A batch of writes is part of the file now. Layouts are the writer's to bring up to date."""
+        self._invalidations.changed(file.ino)
+        file.learn(answer.attr, fresh=file.fresh)
+        self._kernel.changed_here(file.ino, answer.attr.version)
+
+    def content_is_off(self, file: File) -> None:
+        """What the kernel has of the content is not what it is."""
+        self._kernel.drop_inode(file.ino)
+
+    def others_changed(self, ino: InodeId, *, content: bool) -> None:
+        if (file := self._files.get(ino)) is not None:
+            file.fresh = False
+            if content:
+                file.layouts.forget()
+
+    def names_changed_here(self) -> None:
+        """Link counts may be others."""
+        for file in self._files.values():
+            file.fresh = False
+
+    def everything_changed(self) -> None:
+        for file in self._files.values():
+            file.fresh = False
+            file.layouts.forget()
+
+    async def refresh(self, file: File) -> None:
+        if not file.fresh:
+            mark = self._invalidations.now()
+            answer = await self._session.call(wire.GetAttr(file.ino))
+            assert isinstance(answer, wire.Attributes)
+            self._learn(file, answer.attr, mark)
+
+    # ------------------------------------------------------------------------------------------------- bytes
+
+    async def read(self, number: Handle, offset: int, size: int) -> list[Buffer]:
+        handle = self.get(number)
+        await self.refresh(handle.file)
+        handle.read_from = True
+        return await self._reader.read(handle, self._writers.get(handle.file.ino), offset, size)
+
+    async def write(
+        self, caller: Caller, number: Handle, offset: int, data: Buffer, *, kill_privileges: bool
+    ) -> int:
+        handle = self.get(number)
+        handle.raise_error()
+        if offset < 0:
+            raise InvalidArgument("an offset is not negative")
+        append = handle.append and caller.pid != 0  # the kernel itself writes pages back where they belong
+        await self._writer(handle.file).write(
+            offset, data, self._clock.wall_ns(), append=append, kill_privileges=kill_privileges
+        )
+        return len(data)
+
+    def _writer(self, file: File) -> Writer:
+        writer = self._writers.get(file.ino)
+        if writer is None:
+            assert self._outlets is not None
+            writer = self._writers[file.ino] = Writer(file, self._outlets)
+        return writer
+
+    async def flush(self, number: Handle) -> None:
+        handle = self.get(number)
+        await self.flush_inode(handle.file.ino)
+        handle.raise_error()
+
+    async def fsync(self, number: Handle) -> None:
+        handle = self.get(number)
+        await self._writer(handle.file).flush(sync=True)
+        handle.raise_error()
+
+    async def flush_inode(self, ino: InodeId) -> None:
+        """What was written of it is committed. Raises Unavailable in an outage; losses are the handles' to tell."""
+        if (writer := self._writers.get(ino)) is not None:
+            await writer.flush()
+
+    async def before_truncation(self, ino: InodeId, size: int) -> None:
+        if (writer := self._writers.get(ino)) is not None:
+            await (writer.flush() if size else writer.discard())
+
+    # --------------------------------------------------------------------------------------------- all files
+
+    def seal(self, born_before_s: float = float("inf")) -> None:
+        """Begin to send what was written before."""
+        for writer in list(self._writers.values()):
+            writer.seal_if_older(born_before_s)
+
+    async def flush_all(self) -> int:
+        """How many files could not be written in time."""
+        writers = list(self._writers.values())
+        results = await asyncio.gather(*(writer.flush() for writer in writers), return_exceptions=True)
+        return sum(isinstance(result, BaseException) for result in results)
+
+    async def close(self) -> None:
+        for writer in list(self._writers.values()):
+            await writer.close()
+
+    async def recover(self, call: Call) -> None:
+        """Open again, with a namenode that does not know of it, what is open here."""
+        for file in list(self._files.values()):
+            file.fresh = False
+            for _ in range(file.opens):
+                try:
+                    await call(wire.Open(file.ino, write=file.ino in self._writers))
+                except DfsError as error:
+                    if error.retryable:
+                        raise
+                    log.error(event("open file lost", inode=file.ino, reason=str(error)))
+                    file.fail(Stale("the file went while the namenode was away"))
+                    break
+
+    def lock_lost(self, ino: InodeId) -> None:
+        if (file := self._files.get(ino)) is not None:
+            file.fail(InputOutput("a lock on this file was lost while the namenode was away"))

@@ -1,0 +1,165 @@
+"""Reading of open files: from what was written here, from the cache of blocks, and ahead of those who read in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from dfslib.errors import DfsError, InputOutput, NotFound
+from dfslib.model import Extent
+from dfslib.mount.block_cache import BlockCache, Piece
+from dfslib.mount.file import File, OpenFile
+from dfslib.mount.filesystem import Buffer
+from dfslib.mount.invalidations import Invalidations
+from dfslib.mount.layout import WINDOW, Layout, window_of
+from dfslib.mount.session import Session
+from dfslib.mount.writer import Writer
+from dfslib.wire import session as wire
+
+_NEAR: Final = 1 << 20
+"""The kernel reads ahead itself, several requests at a time and in any order: this far off is still in order."""
+_WINDOW_FIRST: Final = 512 << 10
+_WINDOW_MOST: Final = 16 << 20
+_FETCH: Final = 2 << 20
+"""Bytes of one request to a datanode for those who read in order."""
+_ATTEMPTS: Final = 5
+_ZEROS: Final = memoryview(bytes(1 << 20))
+
+
+class Reader:
+    def __init__(self, session: Session, invalidations: Invalidations, cache: BlockCache, limit_bytes: int) -> None:
+        self._session = session
+        self._invalidations = invalidations
+        self._cache = cache
+        self._window_most = min(_WINDOW_MOST, limit_bytes // 4)
+
+    async def read(self, handle: OpenFile, writer: Writer | None, offset: int, size: int) -> list[Buffer]:
+        """Up to `size` bytes from `offset`, fewer only at the end of the file.
+
+        Raises InputOutput where no datanode gives them, Unavailable without a namenode.
+        """
+        file = handle.file
+        window = self._read_ahead(handle, offset, size)
+        for attempt in range(_ATTEMPTS):
+            end = min(offset + size, writer.size if writer is not None else file.attr.size)
+            if offset >= end:
+                return []
+            layout, known_to = await self._layout(file, offset)
+            # Nothing awaits from here until all is collected: layout and overlay are of one moment.
+            end = min(offset + size, known_to, writer.size if writer is not None else file.attr.size)
+            written = list(writer.find(offset, end)) if writer is not None else []
+            wanted = [(gap, list(layout.find(*gap))) for gap in _gaps(written, offset, end)]
+            try:
+                found = await self._fetch(layout, wanted, window)
+            except NotFound:
+                # The block went, because somebody has written over it: the layout is an old one.
+                file.layouts.forget()
+                if attempt == _ATTEMPTS - 1:
+                    raise InputOutput("a block of this file is on no datanode") from None
+                continue
+            self._prefetch(file, end, min(file.attr.size, end + window))
+            return [data for _, data in sorted([*written, *found], key=lambda part: part[0])]
+        raise AssertionError("unreachable")
+
+    def _read_ahead(self, handle: OpenFile, offset: int, size: int) -> int:
+        """How much to fetch beyond what is asked for."""
+        if -_NEAR <= offset - handle.next_offset <= _NEAR:
+            handle.window = min(max(handle.window * 2, _WINDOW_FIRST), self._window_most)
+            handle.next_offset = max(handle.next_offset, offset + size)
+        else:
+            handle.window, handle.next_offset = 0, offset + size
+        return handle.window
+
+    async def _layout(self, file: File, position: int) -> tuple[Layout, int]:
+        if (known := file.layouts.find(position)) is not None:
+            return known
+        mark = self._invalidations.now()
+        small = file.attr.size <= WINDOW
+        start, end = (0, WINDOW) if small else (window_of(position), window_of(position) + WINDOW)
+        answer = await self._session.call(wire.GetLayout(file.ino, start, end))
+        assert isinstance(answer, wire.Layout)
+        layout = Layout(answer.extents, answer.holders)
+        if not self._invalidations.has_changed(file.ino, mark):
+            if answer.size <= WINDOW:
+                file.layouts.learn_whole(layout)
+            else:
+                file.layouts.learn_window(start, layout)
+        return layout, end
+
+    async def _fetch(
+        self, layout: Layout, wanted: Sequence[tuple[tuple[int, int], list[Extent]]], window: int
+    ) -> list[tuple[int, Buffer]]:
+        """The bytes of the gaps, holes as zeros; by offset."""
+        parts: list[tuple[int, Buffer | tuple[Piece, int, int]]] = []
+        for (start, end), extents in wanted:
+            position = start
+            for extent in extents:
+                parts += _zeros(position, extent.offset)
+                parts += self._pieces(layout, extent, window)
+                position = extent.end
+            parts += _zeros(position, end)
+        return [(at, part if not isinstance(part, tuple) else await _slice(*part)) for at, part in parts]
+
+    def _pieces(
+        self, layout: Layout, extent: Extent, window: int
+    ) -> Iterator[tuple[int, tuple[Piece, int, int]]]:
+        """The pieces of blocks that make up an extent, asked for where they are not here."""
+        position, end = extent.block_offset, extent.block_offset + extent.length
+        while position < end:
+            piece = self._cache.find(extent.block, position)
+            if piece is None:
+                upto = min(max(end, position + window), position + _FETCH)
+                piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block))
+            upto = min(end, piece.start + piece.length)
+            yield extent.offset + position - extent.block_offset, (piece, position, upto)
+            position = upto
+
+    def _prefetch(self, file: File, start: int, end: int) -> None:
+        """Have what follows on its way, as far as it is known where it lies; in requests of full length."""
+        if end < file.attr.size:
+            end = end // _FETCH * _FETCH
+        known = file.layouts.find(start) if start < end else None
+        if known is None:
+            return
+        layout, known_to = known
+        for extent in layout.find(start, min(end, known_to)):
+            position, block_end = extent.block_offset, extent.block_offset + extent.length
+            while position < block_end:
+                piece = self._cache.find(extent.block, position)
+                if piece is None:
+                    upto = min(block_end, position + _FETCH)
+                    piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block))
+                position = piece.start + piece.length
+
+
+async def _slice(piece: Piece, start: int, end: int) -> memoryview:
+    """Bytes [start, end) of the block. Raises what fetching them raised."""
+    if piece.data is None:
+        await asyncio.wait([piece.ready])
+        if piece.ready.cancelled():
+            raise InputOutput("the mount is ending")
+        error = piece.ready.exception()
+        if error is not None:
+            raise error if not isinstance(error, DfsError) else type(error)(error.message, error.path)
+        piece.data = memoryview(piece.ready.result())
+    data = piece.data[start - piece.start : end - piece.start]
+    if len(data) != end - start:
+        raise InputOutput("a block is shorter than its extents")
+    return data
+
+
+def _zeros(start: int, end: int) -> Iterator[tuple[int, Buffer]]:
+    while start < end:
+        length = min(end - start, len(_ZEROS))
+        yield start, _ZEROS[:length]
+        start += length
+
+
+def _gaps(written: Sequence[tuple[int, Buffer]], start: int, end: int) -> Iterator[tuple[int, int]]:
+    for offset, data in written:
+        if start < offset:
+            yield start, offset
+        start = offset + len(data)
+    if start < end:
+        yield start, end

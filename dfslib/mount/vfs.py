@@ -1,0 +1,432 @@
+"""The file system of a mount: what `filesystem.FileSystem` promises, over a session with the namenode.
+
+No FUSE and no paths here. Permissions are the kernel's to check (`default_permissions`), with attributes that are
+kept right by the namenode's pushes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from dfslib.errors import (
+    BadHandle,
+    InvalidArgument,
+    NameTooLong,
+    NoAttribute,
+    NotSupported,
+    Unavailable,
+)
+from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
+from dfslib.mount.allocation import Allocation
+from dfslib.mount.block_cache import BlockCache
+from dfslib.mount.block_client import BlockClient
+from dfslib.mount.budget import Budget
+from dfslib.mount.datanodes import Datanodes
+from dfslib.mount.directories import OpenDirectory
+from dfslib.mount.filesystem import (
+    AttrUpdate,
+    Buffer,
+    Caller,
+    DirectoryEntry,
+    Handle,
+    Lock,
+    LockOwner,
+    Notifier,
+    Opened,
+    Space,
+)
+from dfslib.mount.held_locks import Holder
+from dfslib.mount.invalidations import Invalidations
+from dfslib.mount.kernel_cache import CACHE_S, KernelCache
+from dfslib.mount.locks import Locks
+from dfslib.mount.open_files import Clock, OpenFiles
+from dfslib.mount.reader import Reader
+from dfslib.mount.session import Call, Session
+from dfslib.mount.writer import Outlets
+from dfslib.runtime.logs import event
+from dfslib.runtime.tasks import Tasks, run_forever
+from dfslib.wire import session as wire
+
+log = logging.getLogger("dfs.vfs")
+
+_AGE_S: Final = 1.0
+"""What was written is sent by then, so that others see a file grow."""
+_TICK_S: Final = 0.5
+_FORGET_AT: Final = 1000
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_XATTR_CREATE: Final = 1
+_XATTR_REPLACE: Final = 2
+_FREE_INODES: Final = 1 << 40
+"""There is no bound on files but the namenode's disk."""
+_TYPES: Final = {
+    0: FileType.FILE,
+    stat.S_IFREG: FileType.FILE,
+    stat.S_IFIFO: FileType.FIFO,
+    stat.S_IFCHR: FileType.CHARACTER,
+    stat.S_IFBLK: FileType.BLOCK,
+    stat.S_IFSOCK: FileType.SOCKET,
+}
+
+
+class Options(NamedTuple):
+    """`cache_bytes`: memory for what was read and what is to be written, half each. `timeout_s`: how long a call
+    waits for a namenode or datanodes that are away."""
+
+    cache_bytes: int = 256 << 20
+    timeout_s: float = 30.0
+
+
+class VFS:
+    """Implements `filesystem.FileSystem` and `session.Listener`. `name`: of the mount, for operators."""
+
+    def __init__(self, url: str, name: str, options: Options, clock: Clock) -> None:
+        self._clock = clock
+        self._options = options
+        self._tasks = Tasks()
+        self._session = Session(url, name, self, options.timeout_s)
+        self._invalidations = Invalidations()
+        self._kernel = KernelCache(self._invalidations, self._tasks, clock.monotonic_s)
+        self._client = BlockClient()
+        self._datanodes = Datanodes(self._client, options.timeout_s, clock.monotonic_s)
+        half = options.cache_bytes // 2
+        self._cache = BlockCache(half, self._datanodes.read)
+        reader = Reader(self._session, self._invalidations, self._cache, half)
+        self._files = OpenFiles(self._session, reader, self._invalidations, self._kernel, self._tasks, clock)
+        self._files.use(
+            Outlets(
+                self._session,
+                self._datanodes,
+                Budget(half, options.timeout_s, self._files.seal),
+                options.timeout_s,
+                clock.monotonic_s,
+                self._files.committed,
+                self._files.content_is_off,
+            )
+        )
+        self._allocation = Allocation(self._session, self._files, self._invalidations)
+        self._locks = Locks(self._session, self._tasks)
+        self._directories: dict[Handle, OpenDirectory] = {}
+        self._next_directory = 1
+        self._forgotten: list[InodeId] = []
+        self._changes = 0
+        """Of anything, by anybody, as far as it is heard of."""
+
+    async def start(self) -> None:
+        """Raises Unavailable without a namenode, InvalidArgument for one of another version."""
+        await self._session.start()
+        self._tasks.spawn(run_forever(self._tick, _TICK_S, "mount"), "mount tick")
+
+    async def close(self) -> int:
+        """Write what is to be written, end the session. How many files could not be written in time."""
+        late = await self._files.flush_all()
+        if late:
+            log.error(event("files not written", count=late))
+        await self._files.close()
+        await self._session.close()
+        await self._tasks.close()
+        await self._cache.close()
+        await self._client.close()
+        return late
+
+    async def _tick(self) -> None:
+        self._files.seal(self._clock.monotonic_s() - _AGE_S)
+        if self._forgotten and self._session.connected:
+            forgotten, self._forgotten = self._forgotten, []
+            await self._session.call(wire.Forget(forgotten))
+
+    # ------------------------------------------------------------------------------------ the session's words
+
+    def invalidated(self, push: wire.Invalidate) -> None:
+        self._changes += 1
+        for ino in push.attributes:
+            self._invalidations.changed(ino)
+            self._files.others_changed(ino, content=False)
+        for ino in push.contents:
+            self._invalidations.changed(ino)
+            self._files.others_changed(ino, content=True)
+        if push.names:
+            self._invalidations.name_changed()
+        self._kernel.others_changed(push)
+
+    def nodes_changed(self, nodes: list[wire.Node]) -> None:
+        self._kernel.connected()
+        self._datanodes.use(nodes)
+
+    def disconnected(self) -> None:
+        self._changes += 1
+        self._invalidations.all_changed()
+        self._files.everything_changed()
+        self._kernel.drop_all()
+
+    async def recover(self, call: Call, *, lost: bool) -> None:
+        await self._files.recover(call)
+        for ino in await self._locks.reclaim(call):
+            self._files.lock_lost(ino)
+
+    # -------------------------------------------------------------------------------------- names, attributes
+
+    def attach(self, notifier: Notifier) -> None:
+        self._kernel.attach(notifier)
+
+    def cache_s(self) -> float:
+        return CACHE_S if self._session.connected else 0.0
+
+    async def lookup(self, caller: Caller, parent: InodeId, name: bytes) -> Attr:
+        _check_name(name)
+        mark = self._invalidations.now()
+        attr = await self._attributes(wire.Lookup(parent, name), mark)
+        self._kernel.looked_up(attr.ino, mark)
+        return attr
+
+    async def _attributes(self, operation: wire.Operation, mark: int) -> Attr:
+        answer = await self._session.call(operation)
+        assert isinstance(answer, wire.Attributes)
+        self._files.learn(answer.attr, mark)
+        return self._files.present(answer.attr)
+
+    def forget(self, ino: InodeId) -> None:
+        self._kernel.forget(ino)
+        self._forgotten.append(ino)
+        if len(self._forgotten) >= _FORGET_AT and self._session.connected:
+            forgotten, self._forgotten = self._forgotten, []
+            self._tasks.spawn(self._session.call(wire.Forget(forgotten)), "forget")
+
+    async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr:
+        known = self._files.known(ino)
+        return known if known is not None else await self._attributes(wire.GetAttr(ino), self._invalidations.now())
+
+    async def setattr(self, caller: Caller, ino: InodeId, update: AttrUpdate, handle: Handle | None) -> Attr:
+        now_ns = self._clock.wall_ns()
+        atime_ns = now_ns if update.now_atime else update.atime_ns
+        mtime_ns = now_ns if update.now_mtime else update.mtime_ns
+        if update.size is not None:
+            await self._files.before_truncation(ino, update.size)
+        elif atime_ns is not None or mtime_ns is not None:
+            await self._files.flush_inode(ino)  # else its commit would set the time again
+        mark = self._invalidations.now()
+        self._changes += 1
+        operation = wire.SetAttr(
+            ino, update.mode, update.uid, update.gid, update.size, atime_ns, mtime_ns, update.kill_privileges
+        )
+        answer = await self._session.call(operation)
+        assert isinstance(answer, wire.Attributes)
+        if update.size is not None:
+            self._files.changed_here(answer.attr, mark)
+        else:
+            self._files.learn(answer.attr, mark)
+        return self._files.present(answer.attr)
+
+    async def readlink(self, ino: InodeId) -> bytes:
+        attr = await self.getattr(ino, None)
+        if attr.type is not FileType.SYMLINK:
+            raise InvalidArgument("not a symbolic link")
+        return attr.target
+
+    async def _make(self, caller: Caller, parent: InodeId, name: bytes, new: _New) -> Attr:
+        _check_name(name)
+        mark = self._changing_names()
+        return await self._attributes(
+            wire.Create(parent, name, new.type, new.mode, caller.uid, caller.gid, new.rdev, new.target), mark
+        )
+
+    def _changing_names(self) -> int:
+        self._changes += 1
+        self._files.names_changed_here()
+        return self._invalidations.now()
+
+    async def mknod(self, caller: Caller, parent: InodeId, name: bytes, mode: int, rdev: int) -> Attr:
+        kind = _TYPES.get(stat.S_IFMT(mode))
+        if kind is None:
+            raise InvalidArgument("mknod makes files, FIFOs, devices and sockets")
+        return await self._make(caller, parent, name, _New(kind, stat.S_IMODE(mode), rdev))
+
+    async def mkdir(self, caller: Caller, parent: InodeId, name: bytes, mode: int) -> Attr:
+        return await self._make(caller, parent, name, _New(FileType.DIRECTORY, stat.S_IMODE(mode)))
+
+    async def symlink(self, caller: Caller, parent: InodeId, name: bytes, target: bytes) -> Attr:
+        return await self._make(caller, parent, name, _New(FileType.SYMLINK, 0o777, target=target))
+
+    async def link(self, caller: Caller, ino: InodeId, parent: InodeId, name: bytes) -> Attr:
+        _check_name(name)
+        return await self._attributes(wire.Link(ino, parent, name), self._changing_names())
+
+    async def unlink(self, caller: Caller, parent: InodeId, name: bytes) -> None:
+        await self._change_names(wire.Unlink(parent, name))
+
+    async def rmdir(self, caller: Caller, parent: InodeId, name: bytes) -> None:
+        await self._change_names(wire.Rmdir(parent, name))
+
+    async def rename(
+        self, caller: Caller, parent: InodeId, name: bytes, new_parent: InodeId, new_name: bytes, flags: int
+    ) -> None:
+        if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE) or flags == _RENAME_NOREPLACE | _RENAME_EXCHANGE:
+            raise InvalidArgument("only one of RENAME_NOREPLACE and RENAME_EXCHANGE")
+        _check_name(new_name)
+        await self._change_names(
+            wire.Rename(
+                parent, name, new_parent, new_name, bool(flags & _RENAME_NOREPLACE), bool(flags & _RENAME_EXCHANGE)
+            )
+        )
+
+    async def _change_names(self, operation: wire.Operation) -> None:
+        self._changing_names()
+        try:
+            await self._session.call(operation)
+        finally:
+            self._changing_names()  # what was fetched meanwhile may be from before
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    async def create(
+        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
+    ) -> tuple[Attr, Opened]:
+        _check_name(name)
+        self._changing_names()
+        operation = wire.Create(
+            parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
+            exclusive=bool(flags & os.O_EXCL), open=True, write=(flags & os.O_ACCMODE) != os.O_RDONLY,
+            truncate=bool(flags & os.O_TRUNC),
+        )  # fmt: skip
+        attr, _, number = await self._files.create(operation, flags)
+        keep = self._kernel.opened(attr.ino, attr.version)
+        return self._files.present(attr), Opened(number, keep_cache=keep)
+
+    async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
+        handle, number = await self._files.open(ino, flags, kill_privileges=caller.uid != 0)
+        if flags & os.O_TRUNC:
+            self._changes += 1
+        return Opened(number, keep_cache=self._kernel.opened(ino, handle.file.attr.version))
+
+    async def read(self, handle: Handle, offset: int, size: int) -> Sequence[Buffer]:
+        return await self._files.read(handle, offset, size)
+
+    async def write(
+        self, caller: Caller, handle: Handle, offset: int, data: Buffer, *, kill_privileges: bool = False
+    ) -> int:
+        self._changes += 1
+        return await self._files.write(caller, handle, offset, data, kill_privileges=kill_privileges)
+
+    async def flush(self, handle: Handle, owner: LockOwner) -> None:
+        ino = self._files.get(handle).file.ino
+        try:
+            await self._files.flush(handle)
+        finally:
+            await self._locks.release(Holder(ino, owner, flock=False))
+
+    async def fsync(self, handle: Handle, *, data_only: bool) -> None:
+        await self._files.fsync(handle)
+
+    async def release(self, handle: Handle, flock_owner: LockOwner | None) -> None:
+        ino = self._files.get(handle).file.ino
+        self._files.release(handle)
+        if flock_owner is not None:
+            await self._locks.release(Holder(ino, flock_owner, flock=True))
+
+    async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+        self._changes += 1
+        await self._allocation.fallocate(handle, mode, offset, length)
+
+    async def seek(self, handle: Handle, offset: int, whence: int) -> int:
+        return await self._allocation.seek(handle, offset, whence)
+
+    async def copy_range(
+        self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
+    ) -> int:
+        self._changes += 1
+        return await self._allocation.copy_range(source, source_offset, target, target_offset, length)
+
+    # ------------------------------------------------------------------------------------------- directories
+
+    async def opendir(self, caller: Caller, ino: InodeId) -> Opened:
+        number = Handle(self._next_directory)
+        self._next_directory += 1
+        self._directories[number] = OpenDirectory(ino, self._fetch_entries, lambda: self._changes)
+        return Opened(number)
+
+    async def _fetch_entries(self, ino: InodeId, after: bytes, limit: int) -> tuple[list[Entry], bool]:
+        mark = self._invalidations.now()
+        answer = await self._session.call(wire.ReadDirectory(ino, after, limit))
+        assert isinstance(answer, wire.Entries)
+        entries = []
+        for entry in answer.entries:
+            self._files.learn(entry.attr, mark)
+            entries.append(Entry(entry.name, self._files.present(entry.attr)))
+        return entries, answer.more
+
+    def _directory(self, handle: Handle) -> OpenDirectory:
+        if (directory := self._directories.get(handle)) is None:
+            raise BadHandle(f"no open directory has the handle {handle}")
+        return directory
+
+    async def readdir(self, handle: Handle, cookie: int) -> Sequence[DirectoryEntry]:
+        directory = self._directory(handle)
+        own = await self.getattr(directory.ino, None) if cookie < 2 else Attr(directory.ino, FileType.DIRECTORY, 0o755)
+        return await directory.read(cookie, own)
+
+    async def releasedir(self, handle: Handle) -> None:
+        self._directory(handle)
+        del self._directories[handle]
+
+    async def fsyncdir(self, handle: Handle) -> None:
+        """Names are durable when the call that made them has returned."""
+        self._directory(handle)
+
+    async def statfs(self) -> Space:
+        answer = await self._session.call(wire.GetSpace())
+        assert isinstance(answer, wire.SpaceAnswer)
+        return Space(answer.total, answer.available, answer.available, answer.files, _FREE_INODES)
+
+    # --------------------------------------------------------------------------- extended attributes, locks
+
+    async def getxattr(self, ino: InodeId, name: bytes) -> bytes:
+        if name.startswith(b"system."):
+            raise NotSupported("no ACLs")
+        if name.startswith(b"security."):
+            raise NoAttribute  # asked at every write; none can be set
+        answer = await self._session.call(wire.GetXattr(ino, name))
+        assert isinstance(answer, wire.Value)
+        return answer.value
+
+    async def setxattr(self, caller: Caller, ino: InodeId, name: bytes, value: bytes, flags: int) -> None:
+        if name.startswith((b"system.", b"security.")):
+            raise NotSupported("no ACLs, capabilities or labels")
+        self._changes += 1
+        await self._session.call(
+            wire.SetXattr(ino, name, value, bool(flags & _XATTR_CREATE), bool(flags & _XATTR_REPLACE))
+        )
+
+    async def listxattr(self, ino: InodeId) -> Sequence[bytes]:
+        answer = await self._session.call(wire.ListXattrs(ino))
+        assert isinstance(answer, wire.Names)
+        return answer.names
+
+    async def removexattr(self, caller: Caller, ino: InodeId, name: bytes) -> None:
+        if name.startswith((b"system.", b"security.")):
+            raise NotSupported("no ACLs, capabilities or labels")
+        self._changes += 1
+        await self._session.call(wire.RemoveXattr(ino, name))
+
+    async def get_lock(self, handle: Handle, owner: LockOwner, lock: Lock) -> Lock | None:
+        return await self._locks.get(self._files.get(handle).file.ino, owner, lock)
+
+    async def set_lock(self, handle: Handle, owner: LockOwner, lock: Lock, *, flock: bool, wait: bool) -> None:
+        await self._locks.set(Holder(self._files.get(handle).file.ino, owner, flock), lock, wait=wait)
+
+
+class _New(NamedTuple):
+    type: FileType
+    mode: int
+    rdev: int = 0
+    target: bytes = b""
+
+
+def _check_name(name: bytes) -> None:
+    if len(name) > NAME_MAX:
+        raise NameTooLong
