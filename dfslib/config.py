@@ -138,6 +138,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("DFS_GARBAGE_DELAY", _seconds, "60", ("namenode",), "seconds that unused blocks are kept"),
     Setting(
+        "DFS_SESSION_GRACE", _seconds, "60", ("namenode",),
+        "seconds that the locks and open files of a mount are kept without a connection",
+    ),
+    Setting(
         "DFS_CHECKPOINT_EVERY", _seconds, "5", ("namenode",), "seconds between copies of the metadata to datanodes"
     ),
     Setting(

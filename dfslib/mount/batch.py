@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from dfslib.model import BlockId, Extent
 from dfslib.mount.filesystem import Buffer
 from dfslib.mount.overlay import Overlay
-from dfslib.model import BlockId, Extent
 from dfslib.wire.session import INLINE_MAX, Piece
 
 

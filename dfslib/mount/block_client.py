@@ -123,7 +123,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._watch.cancel()
         if body and not self._all_sent():
             self.abort()
-        return result
+        return result  # type: ignore[no-any-return]  # of asyncio.wait above
 
     def abort(self) -> None:
         self.reusable = False

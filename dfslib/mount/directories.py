@@ -82,7 +82,7 @@ class OpenDirectory:
         """Those from `place` on, as fresh as the last change."""
         offset = place - self._page_at
         current = self._fetched_at == self._changes()
-        if current and 0 <= offset and (offset < len(self._page) or not self._more):
+        if current and offset >= 0 and (offset < len(self._page) or not self._more):
             return self._page[offset:]
         self._limit = min(_PAGE_MOST, self._limit * 4) if current else _PAGE_FIRST
         changes = self._changes()

@@ -71,7 +71,7 @@ class Locks:
             except DfsError as error:
                 if error.retryable:
                     raise
-                log.error(event("lock lost", inode=holder.ino, pid=lock.pid, reason=str(error)))
+                log.error(event("lock lost", inode=holder.ino, pid=lock.pid, reason=error))  # noqa: TRY400
                 self._held.drop(holder)
                 lost.append(holder.ino)
         return lost

@@ -328,7 +328,7 @@ class OpenFiles:
                 except DfsError as error:
                     if error.retryable:
                         raise
-                    log.error(event("open file lost", inode=file.ino, reason=str(error)))
+                    log.error(event("open file lost", inode=file.ino, reason=error))  # noqa: TRY400
                     file.fail(Stale("the file went while the namenode was away"))
                     break
 

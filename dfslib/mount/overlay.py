@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dfslib.mount.filesystem import Buffer
 
 _JOIN_BELOW = 64 << 10
-"""Pieces this small are joined with the one before: a program that writes line by line makes one piece, not thousands."""
+"""Pieces this small are joined with the one before: who writes line by line makes one piece, not thousands."""
 
 
 class Overlay:

@@ -255,7 +255,8 @@ class Session:
             self._pending[seq] = pending = _Pending(encode(Request(seq, operation)), answer)
             try:
                 await self._send(pending)
-                await asyncio.wait([answer, reading], return_when=asyncio.FIRST_COMPLETED)
+                waits: list[asyncio.Future[Any]] = [answer, reading]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     raise Unavailable("the connection ended")
                 return answer.result()
@@ -275,7 +276,7 @@ class Session:
                 log.warning(event("connection ended", namenode=self._url, reason=str(error)))
                 return
             except DfsError as error:
-                log.error(event("the namenode is not understood", namenode=self._url, reason=str(error)))
+                log.warning(event("the namenode is not understood", namenode=self._url, reason=str(error)))
                 return
             self._take(message)
 
@@ -304,6 +305,6 @@ def _decode(message: aiohttp.WSMessage) -> FromNamenode:
     if message.type is not aiohttp.WSMsgType.BINARY:
         raise Unavailable(f"the connection ended: {message.type.name.lower()}")
     try:
-        return decode_from_namenode(message.data)
+        return decode_from_namenode(message.data)  # type: ignore[no-any-return]  # a union, to mypy
     except msgspec.MsgspecError as error:
         raise InvalidArgument(str(error)) from None

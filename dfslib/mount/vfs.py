@@ -6,8 +6,6 @@ kept right by the namenode's pushes.
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import logging
 import os
 import stat
@@ -20,7 +18,6 @@ from dfslib.errors import (
     NameTooLong,
     NoAttribute,
     NotSupported,
-    Unavailable,
 )
 from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
 from dfslib.mount.allocation import Allocation
@@ -169,6 +166,7 @@ class VFS:
         await self._files.recover(call)
         for ino in await self._locks.reclaim(call):
             self._files.lock_lost(ino)
+        await call(wire.Forget([]))  # the first request of another kind says that this was all
 
     # -------------------------------------------------------------------------------------- names, attributes
 

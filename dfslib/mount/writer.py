@@ -26,7 +26,7 @@ from dfslib.errors import (
     InputOutput,
     Unavailable,
 )
-from dfslib.model import FILE_SIZE_MAX, BlockId, BlockRef, Extent, parse_block
+from dfslib.model import FILE_SIZE_MAX, BlockId, BlockRef, Extent, NodeId, parse_block
 from dfslib.mount.batch import Batch
 from dfslib.mount.budget import Budget
 from dfslib.mount.datanodes import Datanodes
@@ -219,7 +219,8 @@ class Writer:
                 self._out.budget.give(batch.size_bytes)
             self._committed(batch, answer, extents, ref)
         except DfsError as error:
-            log.error(event("writes lost", inode=self._file.ino, bytes=batch.size_bytes, reason=str(error)))
+            lost = event("writes lost", inode=self._file.ino, bytes=batch.size_bytes, reason=error)
+            log.error(lost)  # noqa: TRY400
             self._file.fail(error)
             self._out.content_is_off(self._file)
         finally:
@@ -266,7 +267,8 @@ class Writer:
         except DfsError:
             await self._abandon(grant.block)
             raise
-        ref = BlockRef(parse_block(done.block), done.size, int(done.crc32c, 16), tuple(done.nodes))
+        nodes = tuple(NodeId(node) for node in done.nodes)
+        ref = BlockRef(parse_block(done.block), done.size, int(done.crc32c, 16), nodes)
         if ref.block != grant.block or ref.size != batch.size_bytes:
             raise InputOutput(f"a datanode stored {ref.size} bytes of {batch.size_bytes}")
         return _Stored(list(batch.extents(grant.block)), ref)

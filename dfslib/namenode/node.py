@@ -11,11 +11,13 @@ from typing import Any, ClassVar, Final
 from aiohttp import web
 
 from dfslib.config import load_for
+from dfslib.model import NodeId
 from dfslib.namenode.app import make_app
 from dfslib.namenode.blocks.compaction import Compaction
 from dfslib.namenode.blocks.copies import wanted_copies
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
+from dfslib.namenode.blocks.unsynced import Unsynced
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.checkpoint.cluster import State
 from dfslib.namenode.checkpoint.finding import Finder
@@ -34,6 +36,12 @@ from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metrics import Metrics
 from dfslib.namenode.repair.worker import Repair
+from dfslib.namenode.sessions import operations as sessions_operations
+from dfslib.namenode.sessions.app import SessionRoutes
+from dfslib.namenode.sessions.changing import Changing
+from dfslib.namenode.sessions.looking import Looking
+from dfslib.namenode.sessions.table import Sessions
+from dfslib.namenode.sessions.writing import Writing
 from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
@@ -45,6 +53,9 @@ _COLLECT_EVERY_S: Final = 5
 _COMPACT_EVERY_S: Final = 5
 _REPAIR_EVERY_S: Final = 0.5
 _FIND_EVERY_S: Final = 1
+_SESSIONS_EVERY_S: Final = 0.5
+_SYNC_EVERY_S: Final = 3
+"""What a mount closed is in the datanodes' memory for no longer than about this."""
 
 
 class NameNode:
@@ -81,6 +92,7 @@ class NameNode:
         collector = GarbageCollector(
             engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"], is_held=lambda: keeper.hold.held
         )
+        unsynced = Unsynced(registry, time.monotonic)
         writer = BlockWriter(
             registry,
             in_flight,
@@ -99,15 +111,34 @@ class NameNode:
         status = ClusterStatus(engine, keeper, registry, writer.required, default, repair, time.monotonic)
         compaction = Compaction(engine, writer, status.urls)
         finder = Finder(engine, status.urls, time.time_ns)
+        packer = Packer(writer, tasks)
+        sessions = Sessions(engine, writer, registry, settings["DFS_SESSION_GRACE"], time.monotonic)
+        collector.is_open = sessions
+        changing = Changing(engine, time.time_ns, clocks.stamps.now)
+        session_routes = SessionRoutes(
+            sessions,
+            sessions_operations.Operations(
+                sessions,
+                Looking(engine, status),
+                changing,
+                Writing(engine, changing, sessions, writer, packer, unsynced),
+            ),
+            keeper.cluster,
+            tasks,
+        )
         file_routes = FileRoutes(
             engine,
             Operations(engine, time.time_ns, clocks.stamps.now),
-            Receiver(writer, Packer(writer, tasks)),
+            Receiver(writer, packer),
             writer,
             registry,
             time.monotonic,
             settings["DFS_BODY_TIMEOUT"],
         )
+        def joined(node: NodeId) -> None:
+            shipper.joined(node)
+            unsynced.joined(node)
+
         cluster_routes = ClusterRoutes(
             engine,
             keeper,
@@ -119,7 +150,7 @@ class NameNode:
             repair,
             time.monotonic,
             time.time_ns,
-            shipper.joined,
+            joined,
             shipper.compared,
         )
 
@@ -132,23 +163,33 @@ class NameNode:
 
         async def life(_: web.Application) -> AsyncIterator[None]:
             session = open_peer_session()
-            for part in (writer, compaction, keeper, shipper, finder):
+            for part in (writer, compaction, keeper, shipper, finder, unsynced):
                 part.use(session)
             tasks.spawn(keeper.run_until_open(), "opening")
             spawn(collector.run_once, _COLLECT_EVERY_S, "garbage")
             spawn(repair.run_once, _REPAIR_EVERY_S, "repair")
             spawn(compaction.run_once, _COMPACT_EVERY_S, "compaction")
+            spawn(sessions.run_once, _SESSIONS_EVERY_S, "sessions")
+            spawn(unsynced.run_once, _SYNC_EVERY_S, "sync")
             spawn(finder.run_once, _FIND_EVERY_S, "finding")
             spawn(keeper.hold.run_once, COUNT_EVERY_S, "hold")
             spawn(shipper.run_once, settings["DFS_CHECKPOINT_EVERY"], "checkpoint")
             yield
             await tasks.close()
+            await unsynced.close()
             await shipper.close()
             await session.close()
             engine.close()
 
         metrics = Metrics(status.cluster, status.df, status.metadata, shipper)
-        return make_app([file_routes.routes(), cluster_routes.routes()], metrics, life, keeper.cluster)
+        tables = [file_routes.routes(), session_routes.routes(), cluster_routes.routes()]
+        app = make_app(tables, metrics, life, keeper.cluster)
+
+        async def close_sessions(_: web.Application) -> None:
+            await sessions.close_connections()
+
+        app.on_shutdown.append(close_sessions)
+        return app
 
     async def run_while_serving(self) -> None:
         """Raises StartAgain where the metadata turns out to be out of date."""

@@ -10,10 +10,15 @@ from typing import Final
 import msgspec
 
 from dfslib.errors import InvalidArgument
-from dfslib.model import Origin
+from dfslib.model import InodeId, Origin
 from dfslib.wire import routes
 
 _decode: Final = msgspec.msgpack.Decoder(list[Origin]).decode
+
+
+def origin_path(ino: InodeId) -> bytes:
+    """The path of an origin that knows its file only by number: a mount's, where files may have any names."""
+    return b"inode-%d" % ino
 
 
 def encode_origins(origins: Sequence[Origin]) -> str:

@@ -12,8 +12,11 @@ sent. So an answer is never newer than the invalidations that came before it.
 
 A session outlives its connection for `Welcome.grace_s`. A mount that resumes it in time sends the requests again
 that it has no answer to, with their numbers: each is done once (`Request.seq` with the session's id names it).
-After that time, or where the namenode has lost it, `Hello.session` is refused with Stale: the mount begins a new
-session, opens its files again, claims its locks again (`SetLock.reclaim`), and drops every cache.
+A namenode that was started since (`Welcome.restarted`) knows the session, but not what it has open and locked: the
+mount first opens its files and claims its locks (`SetLock.reclaim`) again; its first request of another kind, which
+may be an empty Forget, says that this was all. After the grace time `Hello.session` is refused with Stale: the mount
+begins a new session and does the same there, and others may have had its locks meanwhile. A mount without a
+connection is told of no changes: it drops every cache.
 
 Arrays on the wire; they evolve by appending fields with defaults.
 """
@@ -188,7 +191,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """-> Attributes, and `offset` where the first byte went. Points the file at blocks that were written.
 
     Extents' offsets are the file's; with `append` they count from the end of the file as it then is. `size`: cut
-    or lengthen the file to this first. `mtime_ns`: when it was written; it is the ctime as well, unless that is later. BlockGone where a block is not held for this session: send its bytes again.
+    or lengthen the file to this first. `mtime_ns`: when it was written; the ctime is the same. BlockGone where a
+    block is not held for this session: send its bytes again.
     """
 
     ino: InodeId

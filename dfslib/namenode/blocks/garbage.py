@@ -41,17 +41,17 @@ class GarbageCollector:
         in_flight: InFlight,
         clocks: Clocks,
         delay_s: float,
-        is_open: Container[InodeId] = (),
         is_held: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`delay_s`: how long an unused block is kept, for readers that were sent to it. `is_open`: the files
-        that programs have open, which are kept even without a name. `is_held`: no block is to be deleted now."""
+        """`delay_s`: how long an unused block is kept, for readers that were sent to it. `is_held`: no block is to
+        be deleted now."""
         self._engine = engine
         self._orders = orders
         self._in_flight = in_flight
         self._clocks = clocks
         self._delay_s = delay_s
-        self._is_open = is_open
+        self.is_open: Container[InodeId] = ()
+        """The files that programs have open, which are kept even without a name."""
         self._is_held = is_held
         self._seen_s: dict[BlockId, float] = {}
         """When this process first saw that a block is garbage: its age does not depend on the wall clock."""
@@ -60,7 +60,7 @@ class GarbageCollector:
         """Collect all that can be; how many blocks were given up."""
         while await self._engine.transact(lambda txn: reap(txn, _BATCH, self._clocks.wall_ns())):
             pass
-        while await self._engine.transact(lambda txn: free_orphans(txn, _BATCH, self._is_open)):
+        while await self._engine.transact(lambda txn: free_orphans(txn, _BATCH, self.is_open)):
             pass
         horizon = self._clocks.stamps.older_than(KEEP_S)
         while await self._engine.transact(lambda txn: expire(txn, _BATCH, horizon)):

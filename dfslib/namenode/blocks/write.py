@@ -87,6 +87,11 @@ class BlockWriter:
                     self.release(block, [target.node for target in targets], used=False)
         return ref
 
+    def grant(self, copies: int) -> tuple[BlockId, list[Target]]:
+        """A new block that somebody else is going to write, and where; held in flight. Raises NotEnoughDatanodes or
+        NoSpace."""
+        return self._start(copies, 1)
+
     def stream(self, size: int | None, origins: Sequence[Origin], copies: int, home: NodeId | None = None) -> OpenBlock:
         """Begin a block that is sent while it arrives. Raises NotEnoughDatanodes or NoSpace.
 

@@ -7,7 +7,7 @@ values any bytes; order is that of the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -19,6 +19,8 @@ Writes = Mapping[bytes, bytes | None]
 """What a commit changed: new values by key, None for a key that was deleted."""
 Journal = Callable[[int, Writes], None]
 """Is told a commit's number and what it changed."""
+Watch = Callable[[Sequence[tuple[object, Writes]]], None]
+"""Is told who made the transactions of a commit, and what each of them wrote, in their order."""
 
 
 class ReadTxn(Protocol):
@@ -54,8 +56,8 @@ class MetadataEngine(Protocol):
         loop's. Raises what `fn` raises, Unavailable after `close`."""
         ...
 
-    async def transact(self, fn: Callable[[Txn], T]) -> T:
-        """`fn`'s result, once its writes are durable. Serializable.
+    async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
+        """`fn`'s result, once its writes are durable. Serializable. `by` is for who watches.
 
         What `fn` raises is raised here and nothing of it is written. NoSpace or InputOutput where the
         store fails, Unavailable after `close`. If the caller is cancelled, the transaction may still commit.
@@ -69,6 +71,11 @@ class MetadataEngine(Protocol):
         is called in their order, after the commit is durable and before those who wait for it are answered, in
         whatever thread commits: it must be quick. What it raises is logged; the commit stands.
         """
+        ...
+
+    def watch(self, listener: Watch) -> None:
+        """Tell `listener` of every transaction that wrote something, from now on; when, and in which thread, is as
+        with `journal`."""
         ...
 
     def close(self) -> None:

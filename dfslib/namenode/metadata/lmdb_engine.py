@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import lmdb
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
-from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Writes
+from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
 log = logging.getLogger("dfs.metadata")
@@ -35,6 +35,7 @@ _GROUP_MAX: Final = 1024
 
 class _Request(NamedTuple):
     fn: Callable[[Txn], Any]
+    by: object
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
 
@@ -92,6 +93,7 @@ class LmdbEngine:
         self._closed = False
         self._readers = 0
         self._journal: Journal | None = None
+        self._watch: Watch | None = None
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
         self._writer.start()
 
@@ -108,17 +110,20 @@ class LmdbEngine:
                 self._readers -= 1
                 self._state.notify_all()
 
-    async def transact(self, fn: Callable[[Txn], T]) -> T:
+    async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._state:
             if self._closed:
                 raise Unavailable("the namenode is stopping")
-            self._queue.put(_Request(fn, loop, future))
+            self._queue.put(_Request(fn, by, loop, future))
         return await future
 
     def journal(self, listener: Journal | None) -> None:
         self._journal = listener
+
+    def watch(self, listener: Watch) -> None:
+        self._watch = listener
 
     def close(self) -> None:
         with self._state:
@@ -153,6 +158,7 @@ class LmdbEngine:
         """Run and commit a group; if the commit fails, so has every function in it."""
         outcomes: list[_Outcome] = []
         written: dict[bytes, bytes | None] = {}
+        each: list[tuple[object, Writes]] = []
         changed = False
         try:
             with self._env.begin(write=True) as txn:
@@ -173,20 +179,23 @@ class LmdbEngine:
                     for key, value in buffer.writes.items():
                         changed |= txn.delete(key) if value is None else txn.put(key, value)
                     written.update(buffer.writes)
+                    each.append((request.by, buffer.writes))
                     outcomes.append(_Outcome(request.future, result, None))
         except Exception as error:
             log.exception("metadata commit failed")
             return [_Outcome(request.future, None, _failure(error)) for request in group]
-        if changed and self._journal is not None:
-            self._tell(self._journal, number, written)
+        if changed:
+            self._tell(number, written, each)
         return outcomes
 
-    @staticmethod
-    def _tell(listener: Journal, number: int, written: Writes) -> None:
+    def _tell(self, number: int, written: Writes, each: list[tuple[object, Writes]]) -> None:
         try:
-            listener(number, written)
+            if self._journal is not None:
+                self._journal(number, written)
+            if self._watch is not None:
+                self._watch(each)
         except Exception:
-            log.exception("the journal's listener failed")
+            log.exception("a listener to commits failed")
 
     @staticmethod
     def _deliver(group: list[_Request], outcomes: list[_Outcome]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from dfslib.errors import Unavailable
-from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Writes
+from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
 log = logging.getLogger("dfs.metadata")
@@ -56,6 +56,7 @@ class MemoryEngine:
         self._readers = 0
         self._closed = False
         self._journal: Journal | None = None
+        self._watch: Watch | None = None
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         with self._lock:
@@ -69,7 +70,7 @@ class MemoryEngine:
             with self._lock:
                 self._readers -= 1
 
-    async def transact(self, fn: Callable[[Txn], T]) -> T:
+    async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
         with self._lock:
             if self._closed:
                 raise Unavailable("the namenode is stopping")
@@ -84,19 +85,25 @@ class MemoryEngine:
                 self._state = before.copy()
             if sum([self._state.apply(key, value) for key, value in buffer.writes.items()]):
                 self._state.number += 1
-                self._tell(self._state.number, buffer.writes)
+                self._tell(self._state.number, buffer.writes, by)
             return result
 
     def journal(self, listener: Journal | None) -> None:
         with self._lock:
             self._journal = listener
 
-    def _tell(self, number: int, writes: Writes) -> None:
-        if self._journal is not None:
-            try:
+    def watch(self, listener: Watch) -> None:
+        with self._lock:
+            self._watch = listener
+
+    def _tell(self, number: int, writes: Writes, by: object) -> None:
+        try:
+            if self._journal is not None:
                 self._journal(number, writes)
-            except Exception:
-                log.exception("the journal's listener failed")
+            if self._watch is not None:
+                self._watch([(by, writes)])
+        except Exception:
+            log.exception("a listener to commits failed")
 
     def close(self) -> None:
         with self._lock:

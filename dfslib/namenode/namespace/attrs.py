@@ -6,10 +6,13 @@ import msgspec
 from msgspec.structs import replace
 
 from dfslib.errors import InvalidArgument
-from dfslib.model import Attr, InodeId
+from dfslib.model import Attr, FileType, InodeId
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.namespace import records
 
+_SETUID = 0o4000
+_SETGID = 0o2000
+_GROUP_EXECUTES = 0o010
 _ID_MAX = (1 << 32) - 2
 """Largest uid and gid; the next one means 'unchanged' to the kernel."""
 
@@ -43,6 +46,24 @@ def set_attrs(txn: Txn, ino: InodeId, change: AttrChange, now_ns: int) -> Attr:
     attr = replace(attr, ctime_ns=now_ns, **{name: value for name, value in values.items() if value is not None})
     records.put_attr(txn, attr)
     return attr
+
+
+def note_access(txn: Txn, ino: InodeId, atime_ns: int) -> Attr:
+    """The file was read; that is no change of the inode, and its ctime stays."""
+    attr = replace(records.get_attr(txn, ino), atime_ns=atime_ns)
+    records.put_attr(txn, attr)
+    return attr
+
+
+def kill_privileges(txn: Txn, ino: InodeId) -> None:
+    """Clear setuid, and setgid of what its group may execute, as a write by somebody without privileges does
+    (inode(7))."""
+    attr = records.get_attr(txn, ino)
+    mode = attr.mode & ~_SETUID
+    if mode & _GROUP_EXECUTES:
+        mode &= ~_SETGID
+    if attr.type is FileType.FILE and mode != attr.mode:
+        records.put_attr(txn, replace(attr, mode=mode))
 
 
 def touch_parent(txn: Txn, parent: InodeId, now_ns: int, subdirectories: int = 0) -> None:

@@ -17,6 +17,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `so` ino                | 0           | a regular file without a name, nlink 0: kept while it is open, then freed |
 | `q` id                  | Done        | what a request with this id came to |
 | `sq` stamp id           | 0           | when that was (runtime.stamps): there for each `q` |
+| `ss` id                 | name        | a mount's session that has not ended |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
 | `sk` name               |             | `restored`: RestoredRecord; `restoring`: RestoringRecord, not whole |
 
@@ -57,10 +58,15 @@ DETACHED: Final = b"st"
 ORPHANS: Final = b"so"
 REQUESTS: Final = b"q"
 REQUEST_TIMES: Final = b"sq"
+SESSIONS: Final = b"ss"
 
 
 def inode(ino: InodeId) -> bytes:
     return _ID.pack(b"i", ino)
+
+
+def inode_of(inode_key: bytes) -> InodeId:
+    return InodeId(_ID.unpack(inode_key)[1])
 
 
 def dentry(parent: InodeId, name: bytes) -> bytes:
@@ -127,6 +133,14 @@ def xattrs(ino: InodeId) -> bytes:
 
 def node(node_id: NodeId) -> bytes:
     return b"n" + node_id.encode()
+
+
+def session(session_id: str) -> bytes:
+    return SESSIONS + session_id.encode()
+
+
+def session_of(session_key: bytes) -> str:
+    return session_key[len(SESSIONS) :].decode()
 
 
 def owner(key: bytes) -> int:

@@ -1,0 +1,1 @@
+"""Mounts: their sessions, what they have open, locked and cached."""

@@ -1,0 +1,188 @@
+"""What a mount changes, names and attributes: each is one transaction, done once however often it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from dfslib.errors import Exists, InvalidArgument, NameTooLong, NotFound
+from dfslib.model import NAME_MAX, Attr, FileType
+from dfslib.namenode.files.once import Done, once
+from dfslib.namenode.metadata.engine import MetadataEngine, Txn
+from dfslib.namenode.namespace import content, records
+from dfslib.namenode.namespace.attrs import AttrChange, kill_privileges, note_access, set_attrs
+from dfslib.namenode.namespace.create import NewInode, create
+from dfslib.namenode.namespace.link import link
+from dfslib.namenode.namespace.rename import Name, exchange, rename
+from dfslib.namenode.namespace.unlink import rmdir, unlink
+from dfslib.namenode.namespace.xattr import remove_xattr, set_xattr
+from dfslib.namenode.sessions.session import Session
+from dfslib.wire import session as wire
+
+_NOTHING: Final = Done(None)
+
+
+class Changing:
+    """`now_ns`: nanoseconds since the epoch. `stamp`: see files/once.py."""
+
+    def __init__(self, engine: MetadataEngine, now_ns: Callable[[], int], stamp: Callable[[], int]) -> None:
+        self._engine = engine
+        self.now_ns = now_ns
+        self._stamp = stamp
+
+    async def transact(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> Done:
+        """`fn`'s outcome, or what it was the first time that this request came."""
+        return await self._engine.transact(once(request_id(session, seq), fn, self._stamp), session)
+
+    async def set_attr(self, session: Session, seq: int, request: wire.SetAttr) -> wire.Attributes:
+        change = AttrChange(
+            mode=request.mode, uid=request.uid, gid=request.gid, atime_ns=request.atime_ns, mtime_ns=request.mtime_ns
+        )
+
+        def commit(txn: Txn) -> Done:
+            now = self.now_ns()
+            attr = records.get_attr(txn, request.ino)
+            if request.keep_ctime and request.atime_ns is not None:
+                return Done(note_access(txn, request.ino, request.atime_ns))
+            if request.size is not None:
+                attr = content.truncate(txn, request.ino, request.size, now)
+            if request.kill_privileges:
+                kill_privileges(txn, request.ino)
+            if change != AttrChange():
+                attr = set_attrs(txn, request.ino, change, now)
+            return Done(records.get_attr(txn, request.ino) if request.kill_privileges else attr)
+
+        return await self._attributes(session, seq, commit)
+
+    async def create(self, session: Session, seq: int, request: wire.Create) -> wire.Attributes:
+        """Raises Exists, IsADirectory and what the namespace does."""
+        if not request.exclusive and request.kind is not FileType.FILE:
+            raise InvalidArgument("only regular files are made where they are missing")
+        new = NewInode(
+            type=request.kind, mode=request.mode, uid=request.uid, gid=request.gid, rdev=request.rdev,
+            target=request.target,
+        )  # fmt: skip
+        _check_name(request.name)
+
+        def commit(txn: Txn) -> Done:
+            now = self.now_ns()
+            dentry = records.get_dentry(txn, request.parent, request.name)
+            if dentry is None:
+                return Done(create(txn, request.parent, request.name, new, now), created=True)
+            attr = records.get_attr(txn, dentry.ino)
+            if request.exclusive:
+                raise Exists
+            if request.truncate and attr.type is FileType.FILE:
+                attr = content.truncate(txn, attr.ino, 0, now)
+            return Done(attr)
+
+        return await self._attributes(session, seq, commit)
+
+    async def link(self, session: Session, seq: int, request: wire.Link) -> wire.Attributes:
+        _check_name(request.name)
+        return await self._attributes(
+            session, seq, lambda txn: Done(link(txn, request.ino, request.parent, request.name, self.now_ns()))
+        )
+
+    async def unlink(self, session: Session, seq: int, request: wire.Unlink) -> wire.Done:
+        def commit(txn: Txn) -> Done:
+            unlink(txn, request.parent, request.name, self.now_ns())
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
+    async def rmdir(self, session: Session, seq: int, request: wire.Rmdir) -> wire.Done:
+        def commit(txn: Txn) -> Done:
+            rmdir(txn, request.parent, request.name, self.now_ns())
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
+    async def rename(self, session: Session, seq: int, request: wire.Rename) -> wire.Done:
+        source, target = Name(request.parent, request.name), Name(request.new_parent, request.new_name)
+        _check_name(request.new_name)
+
+        def commit(txn: Txn) -> Done:
+            if request.exchange:
+                exchange(txn, source, target, self.now_ns())
+            else:
+                rename(txn, source, target, self.now_ns(), noreplace=request.noreplace)
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
+    async def truncate_opened(self, session: Session, seq: int, request: wire.Open) -> None:
+        """O_TRUNC of a file that is there."""
+
+        def commit(txn: Txn) -> Done:
+            attr = records.get_attr(txn, request.ino)
+            if attr.type is FileType.FILE and not attr.nlink and session.opens[request.ino] < 2:
+                raise NotFound("the file was removed")
+            if request.kill_privileges:
+                kill_privileges(txn, request.ino)
+            return Done(content.truncate(txn, request.ino, 0, self.now_ns()))
+
+        await self.transact(session, seq, commit)
+
+    async def set_xattr(self, session: Session, seq: int, request: wire.SetXattr) -> wire.Done:
+        def commit(txn: Txn) -> Done:
+            create_only, replace_only = request.create, request.replace
+            set_xattr(
+                txn, request.ino, request.name, request.value, self.now_ns(),
+                create=create_only, replace_only=replace_only,
+            )  # fmt: skip
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
+    async def remove_xattr(self, session: Session, seq: int, request: wire.RemoveXattr) -> wire.Done:
+        def commit(txn: Txn) -> Done:
+            remove_xattr(txn, request.ino, request.name, self.now_ns())
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
+    async def punch(self, session: Session, seq: int, request: wire.Punch) -> wire.Attributes:
+        return await self._attributes(
+            session, seq, lambda txn: Done(content.punch(txn, request.ino, request.start, request.end, self.now_ns()))
+        )
+
+    async def copy_range(self, session: Session, seq: int, request: wire.CopyRange) -> wire.Attributes:
+        source = content.Range(request.source, request.source_offset, request.source_offset + request.length)
+
+        def commit(txn: Txn) -> Done:
+            return Done(content.copy_range(txn, source, request.target, request.target_offset, self.now_ns()))
+
+        return await self._attributes(session, seq, commit)
+
+    async def _attributes(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> wire.Attributes:
+        done = await self.transact(session, seq, fn)
+        assert done.attr is not None
+        return wire.Attributes(done.attr, done.created)
+
+    async def _done(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> wire.Done:
+        await self.transact(session, seq, fn)
+        return wire.Done()
+
+
+def written_at(txn: Txn, attr: Attr, mtime_ns: int | None) -> Attr:
+    """The times of content that was written, by the mount's clock, before it was committed."""
+    if mtime_ns is None:
+        return attr
+    attr = replace(attr, mtime_ns=mtime_ns, ctime_ns=mtime_ns)
+    records.put_attr(txn, attr)
+    return attr
+
+
+def request_id(session: Session, seq: int) -> bytes:
+    return f"{session.id}:{seq}".encode()
+
+
+def _check_name(name: bytes) -> None:
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise InvalidArgument("no name of an entry")
+    if len(name) > NAME_MAX:
+        raise NameTooLong
+

@@ -1,0 +1,54 @@
+"""What is said to a mount: frames in order, and nobody waits for a mount that is slow to take them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from aiohttp import WSCloseCode, web
+
+from dfslib.wire.session import Answer, Failure, Invalidate, Nodes, Welcome, encode
+
+_QUEUE_MAX: Final = 64 << 20
+"""Bytes that wait to be sent. A mount that takes so little is cut off: it drops its caches when it comes back."""
+
+
+class Connection:
+    """Sends frames in the order in which they are given, without making anybody wait."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._overrun = False
+        self._finishing = False
+
+    def finish(self) -> None:
+        """Nothing more is going to be sent."""
+        self._finishing = True
+        self._wake.set()
+
+    def send(self, message: Welcome | Answer | Failure | Invalidate | Nodes) -> None:
+        frame = encode(message)
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        self._overrun |= self._queued_bytes > _QUEUE_MAX
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until the connection ends, is overrun, or all is sent that is going to be."""
+        while not self._overrun:
+            if self._finishing and not self._queue:
+                return
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue and not self._overrun:
+                frame = self._queue.popleft()
+                self._queued_bytes -= len(frame)
+                await self.socket.send_bytes(frame)
+        await self.close(WSCloseCode.MESSAGE_TOO_BIG, b"too slow")
+
+    async def close(self, code: int = WSCloseCode.GOING_AWAY, reason: bytes = b"") -> None:
+        await self.socket.close(code=code, message=reason, drain=False)

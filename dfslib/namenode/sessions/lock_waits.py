@@ -1,0 +1,137 @@
+"""Waiting for locks: who came first is served first; who would wait for ever is told so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from dfslib.errors import Deadlock, InvalidArgument, WouldBlock
+from dfslib.namenode.sessions.locks import Held, LockTable, Owner, Place, would_deadlock
+from dfslib.wire.session import LOCK_END, GetLock, LockAnswer, SetLock
+
+_READ: Final = 0
+_WRITE: Final = 1
+_UNLOCK: Final = 2
+
+
+class _Waiter:
+    def __init__(self, seq: int, lock: Held) -> None:
+        self.seq = seq
+        self.lock = lock
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class LockWaits:
+    def __init__(self) -> None:
+        self._table = LockTable()
+        self._waiters: dict[Place, deque[_Waiter]] = {}
+        self._settled = asyncio.Event()
+
+    def everybody_is_back(self) -> None:
+        """After a start: whoever had locks has claimed them, or will not any more."""
+        self._settled.set()
+
+    def count(self, session: str) -> int:
+        return self._table.count(session)
+
+    async def get(self, session: str, request: GetLock) -> LockAnswer:
+        wanted = Held(Owner(session, request.owner), request.write, *_range(request.start, request.end), 0)
+        await self._settled.wait()
+        for held in self._table.conflicts(Place(request.ino, flock=False), wanted):
+            return LockAnswer(True, held.write, held.start, held.end, held.pid)
+        return LockAnswer(False)
+
+    async def acquire(self, session: str, seq: int, request: SetLock) -> None:
+        """Raises WouldBlock, Deadlock, InvalidArgument."""
+        if request.kind not in (_READ, _WRITE, _UNLOCK):
+            raise InvalidArgument(f"{request.kind} is no kind of lock")
+        start, end = (0, LOCK_END) if request.flock else _range(request.start, request.end)
+        lock = Held(Owner(session, request.owner), request.kind == _WRITE, start, end, request.pid)
+        place = Place(request.ino, request.flock)
+        if request.kind == _UNLOCK:
+            self._table.release(place, lock)
+            self._serve(place)
+            return
+        if not request.reclaim:
+            await self._settled.wait()
+        blockers = {held.owner for held in self._table.conflicts(place, lock)}
+        if not blockers:
+            self._table.grant(place, lock)
+            self._serve(place)  # a write lock may have become a read lock
+            return
+        if not request.wait:
+            raise WouldBlock
+        if not request.flock and would_deadlock(self._who_waits(), lock.owner, blockers):
+            raise Deadlock
+        if request.flock:  # its conversion gives up what it had (flock(2))
+            self._table.release(place, lock)
+            self._serve(place)
+        await self._wait(place, _Waiter(seq, lock))
+
+    async def _wait(self, place: Place, waiter: _Waiter) -> None:
+        self._waiters.setdefault(place, deque()).append(waiter)
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+                self._table.release(place, waiter.lock)
+            self._forget(place, waiter)
+            self._serve(place)
+            raise
+
+    def cancel(self, session: str, seq: int) -> None:
+        """The request does not wait any longer, if it still does."""
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if waiter.seq == seq and waiter.lock.owner.session == session and not waiter.granted.done():
+                    waiter.granted.set_exception(WouldBlock())
+        for place in list(self._waiters):
+            self._drop_done(place)
+
+    def drop_session(self, session: str) -> None:
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if waiter.lock.owner.session == session and not waiter.granted.done():
+                    waiter.granted.set_exception(WouldBlock())
+        for place in {*self._table.release_session(session), *self._waiters}:
+            self._drop_done(place)
+            self._serve(place)
+
+    def _serve(self, place: Place) -> None:
+        """Grant what can be granted now, those who came first first."""
+        for waiter in list(self._waiters.get(place, ())):
+            if not waiter.granted.done() and not any(self._table.conflicts(place, waiter.lock)):
+                self._table.grant(place, waiter.lock)
+                waiter.granted.set_result(None)
+        self._drop_done(place)
+
+    def _drop_done(self, place: Place) -> None:
+        waiters = deque(waiter for waiter in self._waiters.get(place, ()) if not waiter.granted.done())
+        if waiters:
+            self._waiters[place] = waiters
+        else:
+            self._waiters.pop(place, None)
+
+    def _forget(self, place: Place, gone: _Waiter) -> None:
+        waiters = deque(waiter for waiter in self._waiters.get(place, ()) if waiter is not gone)
+        if waiters:
+            self._waiters[place] = waiters
+        else:
+            self._waiters.pop(place, None)
+
+    def _who_waits(self) -> dict[Owner, set[Owner]]:
+        """Of those who wait for byte ranges: for whom."""
+        waits: dict[Owner, set[Owner]] = {}
+        for place, waiters in self._waiters.items():
+            if not place.flock:
+                for waiter in waiters:
+                    blockers = {held.owner for held in self._table.conflicts(place, waiter.lock)}
+                    waits.setdefault(waiter.lock.owner, set()).update(blockers)
+        return waits
+
+
+def _range(start: int, end: int) -> tuple[int, int]:
+    if not 0 <= start <= end:
+        raise InvalidArgument("a lock begins before it ends, and not below 0")
+    return start, min(end, LOCK_END)

@@ -1,0 +1,193 @@
+"""All sessions: who is there, who may come back, and what is open in any of them.
+
+A session outlives its connection by the grace time, and this process by its key in the metadata: a mount that comes
+back after a restart tells again what it has open and locked. Until all have come back, or the grace time is over,
+nothing that may be theirs is given away: no file without a name is freed, no lock granted but to who had it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from dfslib.errors import Stale
+from dfslib.model import BlockId, InodeId
+from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.namenode.membership.registry import Registry
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Writes, prefix_end
+from dfslib.namenode.namespace import keys
+from dfslib.namenode.sessions.connection import Connection
+from dfslib.namenode.sessions.lock_waits import LockWaits
+from dfslib.namenode.sessions.session import Session
+from dfslib.runtime.logs import event
+from dfslib.wire.session import Node, Nodes
+
+log = logging.getLogger("dfs.sessions")
+
+_NAME_MAX: Final = 256
+
+
+class Sessions:
+    """`monotonic`: seconds."""
+
+    def __init__(
+        self, engine: MetadataEngine, writer: BlockWriter, registry: Registry, grace_s: float,
+        monotonic: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._writer = writer
+        self._registry = registry
+        self.grace_s = grace_s
+        self._monotonic = monotonic
+        self._sessions: dict[str, Session] = {}
+        self._opens: Counter[InodeId] = Counter()
+        self._nodes: list[Node] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting_for_old = False
+        self.locks = LockWaits()
+
+    def load(self) -> None:
+        """Find the sessions of before, once the metadata is open: their grace begins now. Does nothing the second
+        time."""
+        if self._loop is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        now = self._monotonic()
+        for session_id, name in self._engine.read(_read_sessions):
+            self._sessions[session_id] = Session(session_id, name, now, known_before=True)
+        self._waiting_for_old = bool(self._sessions)
+        if not self._waiting_for_old:
+            self.locks.everybody_is_back()
+        self._engine.watch(self._committed)
+
+    def all(self) -> list[Session]:
+        return list(self._sessions.values())
+
+    # ------------------------------------------------------------------------------------------ coming, going
+
+    async def begin(self, name: str) -> Session:
+        self.load()
+        session = Session(uuid.uuid4().hex, name[:_NAME_MAX], self._monotonic())
+        await self._engine.transact(lambda txn: txn.put(keys.session(session.id), session.name.encode()))
+        self._sessions[session.id] = session
+        log.info(event("session began", session=session.id, mount=session.name))
+        return session
+
+    def resume(self, session_id: str) -> Session:
+        """Raises Stale where there is no such session any more."""
+        self.load()
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise Stale("the session has ended")
+        return session
+
+    def connected(self, session: Session, connection: Connection) -> None:
+        session.connection, session.gone_s = connection, None
+
+    def came_back(self, session: Session) -> None:
+        """It has said what it has open and locked."""
+        session.known_before = session.recovering = False
+        if self._waiting_for_old and not any(one.known_before for one in self._sessions.values()):
+            self._old_are_settled()
+
+    def disconnected(self, session: Session, connection: Connection) -> None:
+        """Its caches are gone: nobody could have told it of changes."""
+        if session.connection is connection:
+            session.connection, session.gone_s = None, self._monotonic()
+            session.inodes.clear()
+            session.directories.clear()
+
+    async def end(self, session: Session) -> None:
+        if self._sessions.get(session.id) is not session:
+            return
+        await self._engine.transact(lambda txn: txn.delete(keys.session(session.id)))
+        if self._sessions.pop(session.id, None) is None:
+            return
+        for task in session.running.values():
+            if task is not asyncio.current_task():
+                task.cancel()
+        for ino in list(session.opens):
+            self.closed(session, ino, session.opens[ino])
+        for block in list(session.blocks):
+            self.drop_block(session, block, used=False)
+        self.locks.drop_session(session.id)
+        log.info(event("session ended", session=session.id, mount=session.name))
+
+    async def run_once(self) -> None:
+        """End those that have not come back in time; tell all of datanodes that came or went."""
+        self.load()
+        now = self._monotonic()
+        for session in self.all():
+            if session.gone_s is not None and now - session.gone_s > self.grace_s:
+                await self.end(session)
+        if self._waiting_for_old and not any(session.known_before for session in self._sessions.values()):
+            self._old_are_settled()
+        if (nodes := self.nodes()) != self._nodes:
+            self._nodes = nodes
+            for session in self._sessions.values():
+                session.send(Nodes(nodes))
+
+    def _old_are_settled(self) -> None:
+        self._waiting_for_old = False
+        self.locks.everybody_is_back()
+
+    async def close_connections(self) -> None:
+        """The namenode stops: mounts look for the next one."""
+        connections = [session.connection for session in self.all() if session.connection is not None]
+        await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
+
+    def nodes(self) -> list[Node]:
+        """The datanodes that can be read from, as clients reach them."""
+        return [Node(node.id, node.public_url) for node in self._registry.readable(self._monotonic())]
+
+    # --------------------------------------------------------------------------------------------- open files
+
+    def __contains__(self, ino: object) -> bool:
+        """Whether a file may be open somewhere."""
+        return self._loop is None or self._waiting_for_old or ino in self._opens
+
+    def opened(self, session: Session, ino: InodeId) -> None:
+        session.opens[ino] += 1
+        self._opens[ino] += 1
+
+    def closed(self, session: Session, ino: InodeId, count: int) -> None:
+        count = min(count, session.opens[ino])
+        for counter in (session.opens, self._opens):
+            counter[ino] -= count
+            if counter[ino] <= 0:
+                del counter[ino]
+
+    # ------------------------------------------------------------------------------------------------- blocks
+
+    def drop_block(self, session: Session, block: BlockId, *, used: bool) -> None:
+        """It was committed, or nobody is going to."""
+        if (nodes := session.blocks.pop(block, None)) is not None:
+            self._writer.release(block, nodes, used=used)
+
+    # ---------------------------------------------------------------------------------------------- coherence
+
+    def _committed(self, transactions: Sequence[tuple[object, Writes]]) -> None:
+        """Called in the engine's thread, before those who wait for the transactions are answered."""
+        if self._sessions and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._tell, transactions)
+
+    def _tell(self, transactions: Sequence[tuple[object, Writes]]) -> None:
+        for by, writes in transactions:
+            for session in self._sessions.values():
+                if session is by:
+                    session.changed_itself(writes)
+                elif session.connection is not None:
+                    session.others_changed(writes)
+
+
+def _read_sessions(txn: ReadTxn) -> list[tuple[str, str]]:
+    return list(_scan_sessions(txn))
+
+
+def _scan_sessions(txn: ReadTxn) -> Iterator[tuple[str, str]]:
+    for key, name in txn.scan(keys.SESSIONS, prefix_end(keys.SESSIONS)):
+        yield keys.session_of(key), name.decode("utf-8", "replace")
