@@ -23,6 +23,7 @@ from dfslib.cli import (
     ln,
     ls,
     mkdir,
+    mount,
     mv,
     put,
     release,
@@ -32,6 +33,7 @@ from dfslib.cli import (
     status,
     touch,
     tree,
+    umount,
     up,
 )
 from dfslib.cli.arguments import seconds
@@ -41,6 +43,7 @@ from dfslib.config import ConfigError, load
 
 COMMANDS: Final[tuple[Command, ...]] = (
     up.COMMAND,
+    umount.COMMAND,
     ls.COMMAND,
     put.COMMAND,
     get.COMMAND,
@@ -77,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dfs",
         description="DFS, a distributed file system. Paths of DFS are absolute: the leading slash may be left out.",
-        epilog="dfs COMMAND --help shows the arguments and examples of one command.",
+        epilog="dfs MOUNT HOST [PORT] mounts the tree (dfs MOUNT HOST --help); dfs COMMAND --help shows the arguments "
+        "and examples of one command.",
     )
     _add_common(parser, None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
@@ -112,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and give the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     names = {command.name for command in COMMANDS}
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        return _mount(arguments)
+    if arguments and _is_mount(arguments, names):
+        return mount.run(arguments)
     parser = build_parser()
     try:
         args = parser.parse_args(arguments)
@@ -145,12 +149,11 @@ def _run(args: argparse.Namespace, session: Session) -> int:
     return 1 if session.failed else 0
 
 
-def _mount(arguments: Sequence[str]) -> int:
-    if len(arguments) in (2, 3):
-        _say(f"dfs: {arguments[0]}: no such command, and mounting (MOUNT HOST [PORT]) is not available in this version")
-    else:
-        _say(f"dfs: {arguments[0]}: no such command (see dfs --help)")
-    return 2
+def _is_mount(arguments: Sequence[str], commands: set[str]) -> bool:
+    """Whether this is `MOUNT HOST [PORT]`, and no command that is misspelt."""
+    if arguments[0].startswith("-"):
+        return arguments[0] in mount.OPTIONS
+    return arguments[0] not in commands and len(arguments) > 1
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,164 @@
+"""Attaching a mount to the tree and taking it off: mount(2) for root, `fusermount3` for everybody else."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from dfslib.errors import DfsError, Exists, InputOutput, NotADirectory, NotFound, NotPermitted, NotSupported
+from dfslib.runtime.logs import event
+
+log = logging.getLogger("dfs.mount")
+
+_DEVICE: Final = "/dev/fuse"
+_FSTYPE: Final = b"fuse.dfs"
+_MS_RDONLY: Final = 1
+_MS_NOSUID: Final = 2
+_MS_NODEV: Final = 4
+_MNT_DETACH: Final = 2
+_FUSERMOUNT_S: Final = 30
+
+
+class MountOptions(NamedTuple):
+    """`source`: what mount(8) shows as the device. `allow_other`: users other than who mounts may use it."""
+
+    source: str
+    read_only: bool = False
+    allow_other: bool = False
+
+
+def check_mountpoint(mountpoint: Path) -> None:
+    """Raises NotSupported without FUSE, NotFound, NotADirectory, Exists where something is mounted there. What is
+    left of a mount whose process died is taken off."""
+    if not Path(_DEVICE).exists():
+        raise NotSupported(f"no FUSE here: {_DEVICE} is missing")
+    try:
+        is_directory = mountpoint.is_dir()
+        mountpoint.stat()
+    except FileNotFoundError:
+        raise NotFound("there is no such directory", str(mountpoint)) from None
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise InputOutput(str(error), str(mountpoint)) from error
+        log.warning(event("taking off a mount whose process has died", mountpoint=mountpoint))
+        unmount(mountpoint, lazy=True)
+        is_directory = mountpoint.is_dir()
+    if not is_directory:
+        raise NotADirectory("a mount needs a directory", str(mountpoint))
+    if is_mounted(mountpoint):
+        raise Exists("already mounted", str(mountpoint))
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """Whether a mount of DFS is there."""
+    wanted = os.path.realpath(mountpoint.parent) + "/" + mountpoint.name
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        if kind == _FSTYPE.decode() and _unescaped(fields[4]) in (wanted, str(mountpoint)):
+            return True
+    return False
+
+
+def mount(mountpoint: Path, options: MountOptions) -> int:
+    """The descriptor on which the kernel's requests come. Raises NotPermitted, NotSupported, InputOutput."""
+    if os.geteuid() == 0:
+        return _mount_as_root(mountpoint, options)
+    return _mount_with_helper(mountpoint, options)
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Raises NotPermitted, InvalidArgument's like where nothing is mounted; `lazy`: although it is in use."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH if lazy else 0) != 0:
+            code = ctypes.get_errno()
+            raise InputOutput(f"cannot be unmounted: {os.strerror(code)}", str(mountpoint))
+        return
+    command = [_helper(), "-u", *(["-z"] if lazy else []), "--", str(mountpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_FUSERMOUNT_S, check=False)
+    if done.returncode:
+        raise InputOutput(done.stderr.strip() or "cannot be unmounted", str(mountpoint))
+
+
+def _data(options: MountOptions) -> list[str]:
+    return ["default_permissions", *(["allow_other"] if options.allow_other else [])]
+
+
+def _mount_as_root(mountpoint: Path, options: MountOptions) -> int:
+    device = _open_device()
+    data = [
+        f"fd={device}", "rootmode=40000", f"user_id={os.getuid()}", f"group_id={os.getgid()}", *_data(options)
+    ]  # fmt: skip
+    flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if options.read_only else 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.mount(
+        options.source.encode(), os.fsencode(mountpoint), _FSTYPE, ctypes.c_ulong(flags), ",".join(data).encode()
+    )
+    if result != 0:
+        code = ctypes.get_errno()
+        os.close(device)
+        raise _mount_error(code, str(mountpoint))
+    return device
+
+
+def _mount_error(code: int, path: str) -> DfsError:
+    if code == errno.EPERM:
+        return NotPermitted("mounting is not permitted here", path)
+    if code == errno.ENODEV:
+        return NotSupported("the kernel has no FUSE", path)
+    return InputOutput(f"cannot be mounted: {os.strerror(code)}", path)
+
+
+def _open_device() -> int:
+    try:
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotSupported(f"no FUSE here: {error}") from None
+
+
+def _mount_with_helper(mountpoint: Path, options: MountOptions) -> int:
+    """`fusermount3` is setuid, checks what the user may, and hands the descriptor over a socket."""
+    words = [*_data(options), f"fsname={options.source}", "subtype=dfs", *(["ro"] if options.read_only else [])]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        command = [_helper(), "-o", ",".join(word.replace(",", "\\,") for word in words), "--", str(mountpoint)]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=_FUSERMOUNT_S,
+            check=False,
+        )
+        theirs.close()
+        if done.returncode:
+            raise NotPermitted(done.stderr.strip() or "fusermount3 failed", str(mountpoint))
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptor = array.array("i", data[:4])[0]
+                os.set_inheritable(descriptor, False)
+                return descriptor
+    raise InputOutput("fusermount3 gave no descriptor", str(mountpoint))
+
+
+def _helper() -> str:
+    found = shutil.which("fusermount3") or shutil.which("fusermount")
+    if found is None:
+        raise NotSupported("fusermount3 is not installed: only root can mount (Debian: apt-get install fuse3)")
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """A path as mountinfo has it: blanks and backslashes in octal (proc(5))."""
+    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")

@@ -1,0 +1,108 @@
+"""One mount from its beginning to its end: the file system, its binding, and a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from dfslib.mount.filesystem import FileSystem
+from dfslib.mount.fuse_mounting import MountOptions
+from dfslib.mount.fuse_requests import Owners
+from dfslib.mount.linux_binding import LinuxBinding
+from dfslib.mount.open_files import Clock
+from dfslib.mount.vfs import VFS, Options
+from dfslib.runtime.logs import event
+from dfslib.runtime.serving import tune_malloc
+
+log = logging.getLogger("dfs.mount")
+
+
+class MountSettings(NamedTuple):
+    """What `dfs.py MOUNT HOST` asks for. `cache_bytes`, `timeout_s`: see vfs.Options. `uid`, `gid`: to whom all files
+    are shown to belong."""
+
+    url: str
+    mountpoint: Path
+    binding: str = ""
+    read_only: bool = False
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    cache_bytes: int = 256 << 20
+    timeout_s: float = 30.0
+
+
+def default_binding() -> str:
+    return "linux" if sys.platform.startswith("linux") else "fusepy"
+
+
+def run_mount(settings: MountSettings, ready: Callable[[], None]) -> bool:
+    """Mount, call `ready` when it answers, and serve until it is unmounted or SIGTERM or SIGINT comes.
+
+    Whether all that was written is on the datanodes. Raises what connecting and mounting raise.
+    """
+    tune_malloc()
+    import uvloop  # a mount needs it; the rest of the command line does not
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(settings, ready))
+
+
+async def _run(settings: MountSettings, ready: Callable[[], None]) -> bool:
+    name = f"{socket.gethostname()}:{settings.mountpoint}"
+    clock = Clock(time.time_ns, time.monotonic)
+    vfs = VFS(settings.url, name, Options(settings.cache_bytes, settings.timeout_s), clock)
+    await vfs.start()
+    try:
+        await _serve(vfs, settings, ready)
+    finally:
+        late = await vfs.close()
+    log.info(event("unmounted", mountpoint=settings.mountpoint, files_not_written=late))
+    return not late
+
+
+async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callable[[], None]) -> None:
+    if (settings.binding or default_binding()) == "fusepy":
+        from dfslib.mount import fusepy_binding  # needs libfuse, which the default does not
+
+        await fusepy_binding.serve(filesystem, settings.mountpoint, _fusepy_options(settings), ready)
+        return
+    options = MountOptions(settings.url, settings.read_only, settings.allow_other)
+    binding = LinuxBinding(filesystem, settings.mountpoint, options, Owners(settings.uid, settings.gid))
+    loop = asyncio.get_running_loop()
+    stops: set[asyncio.Task[None]] = set()
+
+    def stop() -> None:
+        if not stops:
+            stops.add(loop.create_task(binding.stop(), name="stop"))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await binding.serve(ready)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*stops)
+
+
+def _fusepy_options(settings: MountSettings) -> dict[str, object]:
+    options: dict[str, object] = {"fsname": settings.url, "default_permissions": True}
+    if settings.read_only:
+        options["ro"] = True
+    if settings.allow_other:
+        options["allow_other"] = True
+    if settings.uid is not None:
+        options["uid"] = settings.uid
+    if settings.gid is not None:
+        options["gid"] = settings.gid
+    return options
