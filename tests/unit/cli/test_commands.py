@@ -29,12 +29,24 @@ def test_bad_usage_is_one_line_and_status_2(run, arguments):
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["/mnt", "localhost"], ["/mnt", "localhost", "8180"]])
-def test_the_mount_is_reserved(run, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["/mnt", "localhost", "0"], "port"),
+        (["/mnt", "localhost", "x"], "whole number"),
+        (["/mnt", "local host"], "no host"),
+        (["/mnt", "ftp://localhost"], "no URL"),
+        (["-o", "nonsense", "/mnt", "localhost"], "nonsense"),
+        (["-o", "cache=1", "/mnt", "localhost"], "cache=1"),
+        (["-o", "uid=-1", "/mnt", "localhost"], "uid=-1"),
+        (["-o", "timeout=", "/mnt", "localhost"], "timeout="),
+        (["--foreground", "/mnt"], "HOST"),
+    ],
+)
+def test_a_mount_is_refused_before_anything_is_done(run, arguments, said):
     result = run(*arguments)
     assert (result.status, result.err.count("\n")) == (2, 1)
-    assert "mounting" in result.err
-    assert "not available" in result.err
+    assert said.lower() in result.err.lower()
 
 
 def test_a_wrong_url_in_the_environment_is_named(run, monkeypatch):
