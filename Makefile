@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help setup up test soak lint bench lock clean
+.PHONY: help setup up test test-mount soak lint bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -17,8 +17,11 @@ setup: $(RUNTIME) ## make .venv from the lock file
 up: $(RUNTIME) ## a namenode and 3 datanodes on 127.0.0.1, state in ./var, until Ctrl-C
 	@$(BIN)/python dfs.py up --datanodes 3 --data ./var --port $(PORT)
 
-test: $(DEV) ## run all tests
+test: $(DEV) ## run the tests of the cluster
 	$(BIN)/python -m pytest
+
+test-mount: $(DEV) ## run the tests of mounts: needs /dev/fuse
+	$(BIN)/python -m pytest tests/mount
 
 soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
