@@ -1,0 +1,25 @@
+"""One engine and one build of the image for all tests of this folder; skipped by name where there is no Docker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import engine
+import pytest
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of the project's image, on an engine that runs."""
+    if reason := engine.missing():
+        pytest.skip(f"Docker cannot run here: {reason}")
+    with engine.running_engine(tmp_path_factory.mktemp("engine")):
+        engine.build_image()
+        yield engine.IMAGE
+
+
+@pytest.fixture(scope="session")
+def on_swarm(image: str) -> Iterator[str]:
+    """The image, on an engine that is a swarm of one host."""
+    with engine.swarm():
+        yield image
