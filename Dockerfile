@@ -29,5 +29,6 @@ EXPOSE 8180
 # Exec form: SIGTERM arrives at the server itself, which finishes what runs and tells the namenode.
 ENTRYPOINT ["/opt/dfs/bin/python"]
 CMD ["/opt/dfs/app/server.py"]
-HEALTHCHECK --interval=2s --timeout=5s --start-period=30s --retries=5 \
+# A datanode is healthy once the cluster is whole with it, which may take copies of hours; from then on, while it answers.
+HEALTHCHECK --interval=2s --timeout=5s --start-period=24h --retries=15 \
     CMD ["/opt/dfs/bin/python", "/opt/dfs/app/dfslib/runtime/healthcheck.py"]

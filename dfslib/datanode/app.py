@@ -18,7 +18,9 @@ from dfslib.wire import messages, routes
 
 
 def make_app(
-    services: Callable[[], AbstractAsyncContextManager[Services]], is_registered: Callable[[], bool]
+    services: Callable[[], AbstractAsyncContextManager[Services]],
+    is_registered: Callable[[], bool],
+    is_ready: Callable[[], bool],
 ) -> web.Application:
     """The application; `services` is entered when it starts and left when it ends.
 
@@ -31,9 +33,11 @@ def make_app(
             running[SERVICES] = made
             yield
 
-    async def healthz(_: web.Request) -> web.Response:
+    async def healthz(request: web.Request) -> web.Response:
         if not is_registered():
             raise Unavailable("not registered with the namenode yet")
+        if routes.READY in request.query and not is_ready():
+            raise Unavailable("the cluster has not been whole since this datanode started")
         return web.Response(body=messages.encode(messages.HealthBody("ok")), content_type="application/json")
 
     async def metrics(request: web.Request) -> web.Response:

@@ -98,7 +98,11 @@ class DataNode:
 
     def app(self) -> web.Application:
         """The application. Its start raises ForeignVolume or OSError where the volume cannot be used."""
-        return make_app(self._services, lambda: self._registration is not None and self._registration.registered)
+        return make_app(
+            self._services,
+            lambda: self._registration is not None and self._registration.registered,
+            lambda: self._registration is not None and self._registration.ready,
+        )
 
     async def run_while_serving(self) -> None:
         """Keep the namenode informed, from when the socket accepts until cancelled.

@@ -85,6 +85,9 @@ class Registration:
         self._to_delete: list[int] = []
         self.registered = False
         """True from the first complete report on; blocks are served also while the namenode is away."""
+        self.ready = False
+        """True from when the cluster is whole with this datanode in it, and for good: what another one lacks later is
+        no reason to end this one."""
 
     async def run(self) -> None:
         """Never returns. Raises ForeignVolume where the volume is another cluster's."""
@@ -169,6 +172,7 @@ class Registration:
             await self._report()
             losses = self._losses.untold()
         answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat(outcomes, losses))
+        self.ready = self.ready or answer.whole
         self._replication.told(outcomes)
         self._losses.told(losses)
         self._replication.order(answer.copy)
@@ -193,6 +197,7 @@ class Registration:
             copied=sorted(block for block in outcomes.copied if block in self._store),
             failed=sorted(outcomes.failed),
             bad=sorted(block for block in losses if block not in self._store),
+            ready=self.ready,
         )
 
     async def _delete(self, blocks: list[int]) -> None:

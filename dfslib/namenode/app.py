@@ -30,7 +30,8 @@ def make_app(
 
     @web.middleware
     async def gated(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if cluster.state is not State.OPEN and request.path not in _ALWAYS:
+        reachable = request.path in _ALWAYS or (request.path == routes.HEALTHZ and routes.READY in request.query)
+        if cluster.state is not State.OPEN and not reachable:
             cluster.require_open()
         return await handler(request)
 

@@ -1,4 +1,4 @@
-"""Docker's health check: asks the server of this container for `/healthz`. A script; imports nothing of DFS.
+"""Docker's health check: asks the server of this container for `/healthz?ready`. A script; imports nothing of DFS.
 
 Exit status 0 when it answers 200, else 1 with the reason as `docker inspect` shows it.
 """
@@ -19,7 +19,7 @@ def main() -> int:
     host = os.environ.get("DFS_HOST") or "0.0.0.0"
     connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/healthz?ready")
         answer = connection.getresponse()
         text = answer.read(1000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:

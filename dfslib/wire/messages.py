@@ -209,7 +209,7 @@ class ReportAnswer(msgspec.Struct, frozen=True):
 
 
 class HeartbeatRequest(msgspec.Struct, frozen=True):
-    """`free` already leaves out what the datanode reserves. `leaving`: it stops now.
+    """`free` already leaves out what the datanode reserves. `leaving`: it stops now. `ready`: an answer has said so.
 
     `copied`: blocks that it was told to copy and now has durably. `failed`: those it could not copy.
     `bad`: blocks that it had and found damaged. Each is told until an answer has come.
@@ -224,6 +224,7 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     copied: list[int] = []
     failed: list[int] = []
     bad: list[int] = []
+    ready: bool = False
 
 
 class CopyOrder(msgspec.Struct, frozen=True):
@@ -235,11 +236,15 @@ class CopyOrder(msgspec.Struct, frozen=True):
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
-    """What the datanode is to do: blocks to delete, blocks to copy from peers, and (`report`) report all again."""
+    """What the datanode is to do: blocks to delete, blocks to copy from peers, and (`report`) report all again.
+
+    `whole`: nobody is away and no copies are to be made; a datanode that was told so once is ready.
+    """
 
     delete: list[int]
     copy: list[CopyOrder] = []
     report: bool = False
+    whole: bool = True
 
 
 class LayoutBody(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ METADATA: Final = "/metadata"
 """Copies of the namenode's metadata, as files with names."""
 # Both
 HEALTHZ: Final = "/healthz"
+READY: Final = "ready"
+"""Parameter of HEALTHZ: whether an orchestrator may send others here and go on with the next process."""
 METRICS: Final = "/metrics"
 
 HEADER_TYPE: Final = "X-DFS-Type"

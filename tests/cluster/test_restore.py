@@ -247,6 +247,7 @@ def test_while_it_waits_it_says_so_and_refuses_everything_else(make_cluster: Mad
     for method, path in (("GET", "/fs/"), ("PUT", "/fs/x"), ("GET", "/healthz"), ("GET", "/cluster/df")):
         answer = call(cluster.url, method, path, b"x" if method == "PUT" else None)
         assert (answer.status, answer.json()["error"]) == (503, "EUNAVAILABLE")
+    assert call(cluster.url, "GET", "/healthz?ready").status == 200  # or swarm would not let datanodes find it
     answer = call(cluster.url, "POST", "/cluster/restore", b"")
     assert (answer.status, answer.json()["error"]) == (400, "EINVAL")
     cluster.datanodes[0].start()

@@ -17,7 +17,8 @@ from dfslib.namenode.checkpoint.finding import Finder
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.membership.orders import Orders
-from dfslib.namenode.membership.registry import NodeState, Registry
+from dfslib.namenode.membership.readiness import Other, is_ready
+from dfslib.namenode.membership.registry import Datanode, NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import content, records
 from dfslib.namenode.params import Params
@@ -66,6 +67,7 @@ class ClusterRoutes:
         self._status = status
         self._repair = repair
         self._monotonic = monotonic
+        self._began_s = monotonic()
         self._now_ns = now_ns
 
     def routes(self) -> list[web.RouteDef]:
@@ -150,7 +152,18 @@ class ClusterRoutes:
             raise
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
         report = self._registry.wants_report(node, self._monotonic())
-        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy, report))
+        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy, report, self._whole_for(node)))
+
+    def _whole_for(self, node: Datanode) -> bool:
+        if node.ready:
+            return True
+        now = self._monotonic()
+        others = (
+            Other(self._registry.state(other, now), other.leaving, other.ready)
+            for other in self._registry.all()
+            if other.id != node.id
+        )
+        return is_ready(others, repairing=self._repair.is_at_work, up_s=now - self._began_s)
 
     async def drain(self, request: web.Request) -> web.Response:
         """Have a datanode's blocks copied elsewhere, so that it can be taken away; `cancel=true` takes that back."""

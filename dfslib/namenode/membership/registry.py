@@ -50,6 +50,8 @@ class Datanode:
     present: bool = False
     """Has joined since this namenode started."""
     leaving: bool = False
+    ready: bool = False
+    """Since its process started, the cluster has been whole with it."""
     drained: bool = False
     """An operator wants to take it away: its copies do not count, and nothing new goes there."""
     full: bool = False
@@ -150,7 +152,7 @@ class Registry:
             request.free,
             request.blocks,
         )
-        node.leaving = request.leaving
+        node.leaving, node.ready = request.leaving, request.ready
         node.full = False
         if node.unsure:
             node.unsure_for_s += min(_BEAT_S, now_s - node.beat_s)

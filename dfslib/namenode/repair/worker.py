@@ -76,6 +76,7 @@ class Repair:
         self._running: dict[NodeId, dict[BlockId, _Running]] = {}
         self._members: dict[NodeId, tuple[NodeState, bool]] = {}
         self._stale = True
+        self._planning = False
         self._planned_s = float("-inf")
         self._next_plan_s = float("-inf")
         self._done = 0
@@ -84,6 +85,16 @@ class Repair:
     def progress(self) -> Progress:
         plan = self._plan
         return Progress(plan.short, len(plan.lost), _count(self._waiting), _count(self._running), self._done)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether copies are to be made, or may be: that is not known until there is a plan for what changed last."""
+        return (
+            self._stale
+            or self._planning
+            or bool(self._plan.copies or self._waiting)
+            or any(self._running.values())
+        )
 
     def held_back(self, node: NodeId) -> int | None:
         """Blocks of this datanode that lack copies elsewhere; None while that is not known."""
@@ -136,7 +147,11 @@ class Repair:
         self._stale = False
         self._planned_s = now
         present = self._member_list(now)
-        self._plan = await asyncio.to_thread(self._engine.read, lambda txn: make_plan(self._blocks(txn), present))
+        self._planning = True
+        try:
+            self._plan = await asyncio.to_thread(self._engine.read, lambda txn: make_plan(self._blocks(txn), present))
+        finally:
+            self._planning = False
         self._waiting = {}
         for copy in self._plan.copies:
             self._waiting.setdefault(copy.target, deque()).append(copy)

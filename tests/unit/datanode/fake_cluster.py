@@ -43,6 +43,7 @@ class FakeNamenode:
     joins: list[JoinRequest] = field(default_factory=list)
     reports: list[ReportRequest] = field(default_factory=list)
     heartbeats: list[HeartbeatRequest] = field(default_factory=list)
+    whole: bool = True
     join_error: DfsError | None = None
     heartbeat_errors: list[DfsError] = field(default_factory=list)
     """Answered in turn, before heartbeats work again."""
@@ -101,7 +102,7 @@ class FakeNamenode:
         await self.gate.wait()
         delete, self.delete_in_heartbeat = self.delete_in_heartbeat, []
         copy, self.copy_in_heartbeat = self.copy_in_heartbeat, []
-        return _body(HeartbeatAnswer(delete, copy))
+        return _body(HeartbeatAnswer(delete, copy, whole=self.whole))
 
     async def _layout(self, request: web.Request) -> web.Response:
         self.layout_requests += 1

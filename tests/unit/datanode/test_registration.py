@@ -60,6 +60,29 @@ def test_join_report_heartbeat_leave(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_ready_once_the_cluster_was_whole_and_from_then_on(tmp_path: Path) -> None:
+    async def ready(c: Cluster) -> int:
+        async with c.http.get(f"{c.urls[0]}{routes.HEALTHZ}?{routes.READY}") as response:
+            return response.status
+
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            c.namenode.whole = False
+            assert await ready(c) == 503
+            async with running(c.nodes[0]):
+                await c.namenode.until(lambda: len(c.namenode.heartbeats) >= 2)
+                assert (await health(c), await ready(c)) == (200, 503)
+                c.namenode.whole = True
+                await c.namenode.until(lambda: c.namenode.heartbeats[-1].ready)
+                c.namenode.whole = False
+                seen = len(c.namenode.heartbeats)
+                await c.namenode.until(lambda: len(c.namenode.heartbeats) >= seen + 2)
+                assert await ready(c) == 200
+                assert c.namenode.heartbeats[-1].ready
+
+    asyncio.run(main())
+
+
 def test_an_empty_node_reports_one_page(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path) as c, running(c.nodes[0]):

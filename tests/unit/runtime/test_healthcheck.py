@@ -40,7 +40,7 @@ def test_it_is_what_healthz_says(status: int, expected: int) -> None:
         finally:
             server.shutdown()
             thread.join()
-    assert paths == ["/healthz"]
+    assert paths == ["/healthz?ready"]
     assert result.returncode == expected
     assert "waiting for datanodes" in result.stdout
 
