@@ -28,6 +28,7 @@ from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.metadata_files import MetadataFiles
 from dfslib.datanode.store.volume import Volume
+from dfslib.datanode.web.short_requests import ShortRequests
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
 from dfslib.transfer.peer_session import open_peer_session
@@ -90,6 +91,7 @@ class DataNode:
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._registration: Registration | None = None
+        self._running: Services | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> DataNode:
@@ -103,6 +105,14 @@ class DataNode:
             lambda: self._registration is not None and self._registration.registered,
             lambda: self._registration is not None and self._registration.ready,
         )
+
+    def connection(self, inner: asyncio.Protocol) -> asyncio.Protocol:
+        """Short requests for blocks are answered before the framework sees them."""
+        return ShortRequests(inner, self._running_services)
+
+    def _running_services(self) -> Services:
+        assert self._running is not None
+        return self._running
 
     async def run_while_serving(self) -> None:
         """Keep the namenode informed, from when the socket accepts until cancelled.
@@ -168,7 +178,7 @@ class DataNode:
                 on_finished=self._registration.report_soon,
             )
             await stack.enter_async_context(scrubber.running())
-            yield Services(
+            self._running = Services(
                 node_id=volume.node_id,
                 store=store,
                 metadata=metadata,
@@ -180,6 +190,7 @@ class DataNode:
                 metrics=metrics,
                 body_timeout_s=settings.body_timeout_s,
             )
+            yield self._running
 
     def _forget_registration(self) -> None:
         self._registration = None

@@ -9,9 +9,9 @@ from typing import Final
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, NodeId, format_block
-from dfslib.mount.block_client import BlockClient
 from dfslib.mount.filesystem import Buffer
 from dfslib.runtime.logs import event
+from dfslib.transfer.block_client import BlockClient
 from dfslib.wire.messages import GrantedBody
 from dfslib.wire.session import Grant, Node
 
@@ -95,7 +95,7 @@ class Datanodes:
         if not urls:
             raise Unavailable("there is no datanode")
         try:
-            return await self._client.put(urls[0], grant, pieces, sync=sync)
+            return await self._client.put_granted(urls[0], grant, pieces, sync=sync)
         except NoSpace:
             raise
         except DfsError:

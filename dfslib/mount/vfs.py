@@ -22,7 +22,6 @@ from dfslib.errors import (
 from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
 from dfslib.mount.allocation import Allocation
 from dfslib.mount.block_cache import BlockCache
-from dfslib.mount.block_client import BlockClient
 from dfslib.mount.budget import Budget
 from dfslib.mount.datanodes import Datanodes
 from dfslib.mount.directories import OpenDirectory
@@ -48,6 +47,7 @@ from dfslib.mount.session import Call, Session
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.logs import event
 from dfslib.runtime.tasks import Tasks, run_forever
+from dfslib.transfer.block_client import BlockClient
 from dfslib.wire import session as wire
 
 log = logging.getLogger("dfs.vfs")

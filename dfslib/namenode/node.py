@@ -177,6 +177,7 @@ class NameNode:
             yield
             await tasks.close()
             await unsynced.close()
+            await writer.close()
             await shipper.close()
             await session.close()
             engine.close()

@@ -7,8 +7,8 @@ import contextlib
 import ctypes
 import logging
 import signal
-from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
 from aiohttp import web
 
@@ -47,6 +47,10 @@ class Node(Protocol):
         has it begin anew, with the same arguments and variables."""
         ...
 
+    def connection(self, inner: asyncio.Protocol) -> asyncio.Protocol:
+        """The protocol for a connection, of which `inner` is the framework's."""
+        ...
+
     async def before_stop(self) -> None:
         """Called at SIGTERM while the socket still accepts: tell others to go elsewhere."""
         ...
@@ -77,13 +81,32 @@ def serve(node: Node, host: str, port: int, stop_timeout_s: float) -> None:
         runner.run(_serve(node, app, host, port, stop_timeout_s))
 
 
+class _Runner(web.AppRunner):
+    """The framework's, with what a node puts before it on each connection."""
+
+    __slots__ = ("_front",)
+
+    def __init__(
+        self, app: web.Application, front: Callable[[asyncio.Protocol], asyncio.Protocol], **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._front = front
+
+    @property
+    def server(self) -> Any:
+        """What makes the protocol of each connection."""
+        inner = super().server
+        return None if inner is None else lambda: self._front(inner())
+
+
 async def _serve(node: Node, app: web.Application, host: str, port: int, stop_timeout_s: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(
+    runner = _Runner(
         app,
+        getattr(node, "connection", lambda inner: inner),
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=stop_timeout_s,

@@ -19,6 +19,7 @@ from crc32c import crc32c
 from dfslib.errors import ChecksumMismatch, DfsError, Unavailable
 from dfslib.model import BlockId, NodeId, Origin
 from dfslib.runtime.logs import event
+from dfslib.transfer.block_client import BlockClient
 from dfslib.wire import routes
 from dfslib.wire.messages import BlockBody, decode, decode_error
 from dfslib.wire.origins import encode_origins
@@ -79,12 +80,12 @@ class FanOutResult(NamedTuple):
     slow: tuple[NodeId, ...]
 
 
-async def fan_out(session: aiohttp.ClientSession, delivery: Delivery, data: bytes) -> FanOutResult:
+async def fan_out(client: BlockClient, delivery: Delivery, data: bytes) -> FanOutResult:
     """Send a block that is in memory to all targets. Never raises for a target's failure."""
     size, checksum = len(data), crc32c(data)
     headers = _headers(delivery) | {routes.HEADER_CRC32C: f"{checksum:08x}"}
     tasks = {
-        target.node: asyncio.create_task(_put(session, target, delivery.block, data, headers))
+        target.node: asyncio.create_task(client.put(target.url, delivery.block, [data], headers))
         for target in delivery.targets
     }
     return await _gather(delivery.block, size, checksum, tasks, delivery.patience)
@@ -223,7 +224,7 @@ async def _put(
     session: aiohttp.ClientSession,
     target: Target,
     block: BlockId,
-    data: bytes | AsyncIterator[bytes],
+    data: AsyncIterator[bytes],
     headers: dict[str, str],
 ) -> BlockBody:
     """Store a block on one datanode. Raises DfsError."""

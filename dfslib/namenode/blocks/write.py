@@ -13,6 +13,7 @@ from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.placement import Candidate, place
 from dfslib.namenode.membership.registry import Registry
 from dfslib.runtime.tasks import Tasks
+from dfslib.transfer.block_client import BlockClient
 from dfslib.transfer.fan_out import Delivery, FanOut, FanOutResult, Patience, Target, fan_out
 from dfslib.transfer.peer_session import PeerSession
 
@@ -45,12 +46,17 @@ class BlockWriter:
         self._min_replicas = min_replicas
         self._stall_timeout_s = stall_timeout_s
         self._session: PeerSession | None = None
+        self._client = BlockClient()
         self.on_short: Callable[[], None] = lambda: None
         """Called when a block was accepted with fewer copies than it was placed for."""
 
     def use(self, session: PeerSession) -> None:
         """The session to the datanodes; made when the event loop runs."""
         self._session = session
+
+    async def close(self) -> None:
+        """End the kept connections."""
+        await self._client.close()
 
     def copies(self, replication: int) -> int:
         """A file's replication with the cluster's default put in: a number, or REPLICATION_ALL."""
@@ -76,9 +82,8 @@ class BlockWriter:
         block, targets = self._start(copies, writers)
         stored = False
         try:
-            assert self._session is not None
             delivery = Delivery(block, targets, origins, self._patience(copies), sync=sync)
-            result = await fan_out(self._session, delivery, data)
+            result = await fan_out(self._client, delivery, data)
             ref = self.accept(result, copies)
             stored = True
         finally:

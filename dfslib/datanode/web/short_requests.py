@@ -1,0 +1,209 @@
+"""Short requests for blocks, answered without the HTTP framework: a GET of a small range, a PUT of a small block.
+
+Mounts and the namenode send thousands of these a second; parsed here, one costs a third of the CPU time. What is not
+exactly such a request, and everything that follows on its connection, goes to the framework untouched, so that this is
+never the place where HTTP is interpreted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+from dfslib.datanode.commit_queue import SMALL_BYTES as SMALL_BLOCK
+from dfslib.datanode.services import Services
+from dfslib.datanode.store.block_file import BadBlock
+from dfslib.datanode.store.block_writer import NewBlock
+from dfslib.datanode.web.receiving import receive_block
+from dfslib.datanode.web.sending import SMALL_BYTES as SMALL_ANSWER
+from dfslib.errors import DfsError, InputOutput, InvalidArgument
+from dfslib.model import BlockId, format_block
+from dfslib.runtime.logs import event
+from dfslib.wire import messages, routes
+from dfslib.wire.messages import BlockBody
+from dfslib.wire.origins import parse_origins
+
+log = logging.getLogger("dfs.datanode")
+
+_HEAD_MAX: Final = 64 << 10
+_GET: Final = re.compile(
+    rb"GET /blocks/([0-9a-f]{16}) HTTP/1\.1\r\nHost: [^\r\n]+\r\nRange: bytes=(\d{1,10})-(\d{1,10})\r\n\r\n"
+)
+_PUT: Final = re.compile(
+    rb"PUT /blocks/([0-9a-f]{16}) HTTP/1\.1\r\nHost: [^\r\n]+\r\nContent-Length: (\d{1,9})\r\n"
+    rb"(?:X-DFS-Origin: ([A-Za-z0-9_=-]*)\r\n)?(?:X-DFS-Sync: (true|false)\r\n)?X-DFS-CRC32C: ([0-9a-f]{8})\r\n\r\n"
+)
+"""What transfer.block_client sends."""
+
+
+class _Get(NamedTuple):
+    block: BlockId
+    start: int
+    end: int
+
+
+class _Put(NamedTuple):
+    new: NewBlock
+    body: bytes
+
+
+class ShortRequests(asyncio.Protocol):
+    """One connection. `inner` is the framework's protocol for it; `services` gives what handlers share."""
+
+    def __init__(self, inner: asyncio.Protocol, services: Callable[[], Services]) -> None:
+        self._inner = inner
+        self._get_services = services
+        self._transport: asyncio.Transport | None = None
+        self._handed_over = False
+        self._received = b""
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._inner.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._handed_over:
+            self._inner.data_received(data)
+            return
+        self._received = self._received + data if self._received else data
+        if self._task is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin the request that has arrived, if it has, as a whole."""
+        data = self._received
+        if (match := _GET.match(data)) and int(match[2]) <= int(match[3]) < int(match[2]) + SMALL_ANSWER:
+            self._received = data[match.end() :]
+            self._get(_Get(BlockId(int(match[1], 16)), int(match[2]), int(match[3]) + 1), match[0])
+        elif (match := _PUT.match(data)) and int(match[2]) <= SMALL_BLOCK:
+            end = match.end() + int(match[2])
+            if len(data) < end:
+                return
+            try:
+                origins = parse_origins(match[3].decode() if match[3] else None)
+            except InvalidArgument:
+                self._hand_over()
+                return
+            new = NewBlock(BlockId(int(match[1], 16)), origins, int(match[5], 16), sync=match[4] != b"false")
+            self._received = data[end:]
+            self._run(self._put(_Put(new, data[match.end() : end])))
+        elif not data.startswith((b"GET /blocks/", b"PUT /blocks/")) or b"\r\n\r\n" in data or len(data) > _HEAD_MAX:
+            self._hand_over()  # else the head has not arrived as a whole
+
+    def _hand_over(self) -> None:
+        """The framework serves this connection from here on."""
+        self._handed_over = True
+        data, self._received = self._received, b""
+        self._inner.data_received(data)
+
+    # ---------------------------------------------------------------------------------------------------- GET
+
+    def _get(self, wanted: _Get, request: bytes) -> None:
+        store = self._get_services().store
+        opened = store.acquire_if_open(wanted.block)
+        if opened is None:
+            self._run(self._get_from_disk(wanted, request))
+            return
+        try:
+            size, checksum = opened.size, opened.footer.crc32c
+            data = opened.read_if_in_memory(wanted.start, min(wanted.end, size)) if wanted.start < size else None
+        except BadBlock:
+            data = None  # the framework's way finds out, and puts it into quarantine
+        finally:
+            store.release(opened)
+        if data is None:
+            self._run(self._get_from_disk(wanted, request))
+        else:
+            self._send_range(wanted, data, size, checksum)
+            self._go_on()
+
+    async def _get_from_disk(self, wanted: _Get, request: bytes) -> None:
+        services = self._get_services()
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(services.pool, _read, services, wanted)
+        except (DfsError, BadBlock):
+            found = None
+        if found is None:  # not here, bad, or asked for in vain: that is for the framework to say
+            self._received = request + self._received
+            self._hand_over()
+        else:
+            self._send_range(wanted, *found)
+
+    def _send_range(self, wanted: _Get, data: bytes, size: int, checksum: int) -> None:
+        assert self._transport is not None
+        head = (
+            f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {wanted.start}-{wanted.start + len(data) - 1}/{size}"
+            f'\r\nETag: "{checksum:08x}"\r\nContent-Length: {len(data)}\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        self._transport.writelines((head.encode(), data))
+        self._get_services().metrics.sent_bytes.inc(len(data))
+
+    # ---------------------------------------------------------------------------------------------------- PUT
+
+    async def _put(self, put: _Put) -> None:
+        try:
+            stored = await receive_block(self._get_services(), put.new, _once(put.body), len(put.body))
+        except DfsError as error:
+            self._send(error.http_status, messages.encode_error(error), error.code)
+            return
+        body = BlockBody(format_block(stored.block), stored.size, f"{stored.crc32c:08x}")
+        self._send(201 if stored.created else 200, messages.encode(body))
+
+    def _send(self, status: int, body: bytes, code: str = "") -> None:
+        assert self._transport is not None
+        error = f"{routes.HEADER_ERROR}: {code}\r\n" if code else ""
+        head = (
+            f"HTTP/1.1 {status} \r\n{error}Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
+        )
+        self._transport.write(head.encode() + body)
+
+    # ------------------------------------------------------------------------------------------- one by one
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work(work))
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception(event("short request failed unexpectedly"))
+            self._send(500, messages.encode_error(InputOutput("unforeseen; the server's log tells more")))
+        finally:
+            self._task = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._received and not self._handed_over:
+            self._begin()
+
+
+def _read(services: Services, wanted: _Get) -> tuple[bytes, int, int] | None:
+    with services.store.opened(wanted.block) as opened:
+        if wanted.start >= opened.size:
+            return None
+        return opened.read(wanted.start, min(wanted.end, opened.size)), opened.size, opened.footer.crc32c
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
