@@ -1,0 +1,129 @@
+"""A stack of ours on a swarm of one host: deployed, watched, used from within, removed with or without its volumes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import engine
+from compose import files, settings
+from real_cluster import ROOT, alive_datanodes, wait_until
+
+INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
+_DEADLINE_S = 120.0
+
+
+class Stack:
+    """`url` is the namenode's for this machine; within the stack it is http://name:8180/."""
+
+    def __init__(self, name: str, image: str, overlays: Sequence[str | Path], **env: str) -> None:
+        self.name = name
+        self.overlays = overlays
+        self.env = settings(image, **env)
+        self.url = f"http://localhost:{self.env['NAME_PORT']}/"
+
+    def deploy(self, datanodes: int, **env: str) -> None:
+        """`docker stack deploy`, as docs/swarm.md has it; returns when so many datanodes are alive."""
+        self.env |= env
+        config = engine.run(["docker-compose", *files(self.overlays), "config"], env=self.env)
+        command = ["docker", "stack", "deploy", "--resolve-image", "never", "-c", "-", self.name]
+        subprocess.run(command, input=config, text=True, check=True, capture_output=True, timeout=120)
+        self.wait_alive(datanodes)
+
+    def wait_alive(self, count: int) -> None:
+        wait_until(lambda: alive_datanodes(self.url) == count, f"{count} datanodes alive", _DEADLINE_S, 0.3)
+
+    def wait_settled(self) -> None:
+        """Every service has the tasks that it is to have, all of them healthy."""
+        wait_until(self._is_settled, f"all tasks of {self.name} run", _DEADLINE_S, 0.3)
+
+    def _is_settled(self) -> bool:
+        lines = engine.docker("stack", "services", self.name, "--format", "{{.Replicas}}").splitlines()
+        return all(len(set(line.split()[0].split("/"))) == 1 for line in lines)
+
+    def remove(self, volumes: bool = False) -> None:
+        """Return when no container of it is left, so that it can be deployed anew."""
+        engine.docker("stack", "rm", self.name)
+        label = f"label=com.docker.stack.namespace={self.name}"
+        for kind in (("ps", "-aq"), ("network", "ls", "-q")):
+            wait_until(
+                lambda kind=kind: not engine.docker(*kind, "--filter", label), f"{self.name} is removed", 120, 0.3
+            )
+        if volumes:
+            names = engine.docker("volume", "ls", "-q", "--filter", f"name={self.name}_").split()
+            if names:
+                engine.docker("volume", "rm", *names)
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of the running containers of a service."""
+        label = f"label=com.docker.swarm.service.name={self.name}_{service}"
+        return engine.docker("ps", "-q", "--no-trunc", "--filter", label).split()
+
+    def update(self, service: str, *arguments: str) -> None:
+        """A rolling update of one service; fails unless swarm says that it was completed."""
+        engine.docker("service", "update", "--quiet", *arguments, f"{self.name}_{service}", timeout_s=300)
+        status = engine.inspect("service", f"{self.name}_{service}")["UpdateStatus"]
+        assert isinstance(status, dict)
+        assert status["State"] == "completed", status
+
+    def client(self) -> str:
+        """The container of the service that is a client on the stack's network."""
+        wait_until(lambda: self.containers("client"), "the client runs", _DEADLINE_S, 0.3)
+        return self.containers("client")[0]
+
+    def python(self, program: str, *arguments: str) -> str:
+        """Output of a Python program in the client's container."""
+        return engine.docker("exec", self.client(), "python3", "-c", program, *arguments)
+
+    def logs(self) -> str:
+        label = f"label=com.docker.stack.namespace={self.name}"
+        parts = [engine.docker("stack", "ps", "--no-trunc", self.name)]
+        for container in engine.docker("ps", "-aq", "--filter", label).split():
+            done = subprocess.run(["docker", "logs", "--tail", "30", container], capture_output=True, text=True)
+            parts.append(f"--- {container}\n{done.stdout}{done.stderr}")
+        return "\n".join(parts)
+
+
+@contextlib.contextmanager
+def stack(
+    name: str, image: str, overlays: Sequence[str | Path], datanodes: int, **env: str
+) -> Iterator[Stack]:
+    """A stack that is deployed; removed with its volumes."""
+    made = Stack(name, image, overlays, **env)
+    try:
+        made.deploy(datanodes)
+        made.wait_settled()
+        yield made
+    except BaseException:
+        print(made.logs())
+        raise
+    finally:
+        made.remove(volumes=True)
+
+
+@contextlib.contextmanager
+def load(on: Stack, *options: str) -> Iterator[dict[str, int]]:
+    """Reads and writes from the client while the context lasts; fails where one of them failed. What it gives is
+    filled with their counts at the end."""
+    client = on.client()
+    engine.docker("exec", client, "rm", "-f", "/tmp/stop")
+    counts: dict[str, int] = {}
+    command = ["docker", "exec", "-i", client, "python3", "-", "http://name:8180/", *options]
+    with (ROOT / "tests/swarm/load.py").open("rb") as program:
+        process = subprocess.Popen(command, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # a first round is done
+    try:
+        yield counts
+    finally:
+        engine.docker("exec", client, "touch", "/tmp/stop")
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    result = json.loads(out.splitlines()[-1])
+    print(f"load: {result['counts']}")
+    assert result["failures"] == []
+    assert min(result["counts"].values()) > 0
+    counts |= result["counts"]
