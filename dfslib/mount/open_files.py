@@ -26,6 +26,9 @@ from dfslib.wire import session as wire
 
 log = logging.getLogger("dfs.open_files")
 
+_SETUID: Final = 0o4000
+_SETGID: Final = 0o2000
+_GROUP_EXECUTES: Final = 0o010
 _RELATIME_NS: Final = 24 * 3600 * 10**9
 
 
@@ -34,6 +37,12 @@ class Clock(NamedTuple):
 
     wall_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
+
+
+def without_privileges(mode: int) -> int:
+    """A file's mode after a write by somebody who may not keep them: no setuid, and no setgid where the group may
+    execute (inode(7))."""
+    return mode & ~(_SETUID | (_SETGID if mode & _GROUP_EXECUTES else 0))
 
 
 class OpenFiles:
@@ -187,6 +196,7 @@ class OpenFiles:
         mtime_ns = writer.mtime_ns
         return replace(
             attr,
+            mode=without_privileges(attr.mode) if writer.kills_privileges else attr.mode,
             size=max(attr.size, writer.size),
             mtime_ns=max(attr.mtime_ns, mtime_ns),
             ctime_ns=max(attr.ctime_ns, mtime_ns),

@@ -6,6 +6,7 @@ kept right by the namenode's pushes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -17,6 +18,7 @@ from dfslib.errors import (
     InvalidArgument,
     NameTooLong,
     NoAttribute,
+    NotFound,
     NotSupported,
 )
 from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
@@ -198,7 +200,14 @@ class VFS:
 
     async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr:
         known = self._files.known(ino)
-        return known if known is not None else await self._attributes(wire.GetAttr(ino), self._invalidations.now())
+        if known is not None:
+            return known
+        try:
+            return await self._attributes(wire.GetAttr(ino), self._invalidations.now())
+        except NotFound:
+            if any(directory.ino == ino for directory in self._directories.values()):
+                return Attr(ino, FileType.DIRECTORY, 0o755, nlink=0)  # removed, and still open
+            raise
 
     async def setattr(self, caller: Caller, ino: InodeId, update: AttrUpdate, handle: Handle | None) -> Attr:
         now_ns = self._clock.wall_ns()
@@ -350,7 +359,10 @@ class VFS:
 
     async def _fetch_entries(self, ino: InodeId, after: bytes, limit: int) -> tuple[list[Entry], bool]:
         mark = self._invalidations.now()
-        answer = await self._session.call(wire.ReadDirectory(ino, after, limit))
+        try:
+            answer = await self._session.call(wire.ReadDirectory(ino, after, limit))
+        except NotFound:  # removed while it was open: it is empty
+            return [], False
         assert isinstance(answer, wire.Entries)
         entries = []
         for entry in answer.entries:
@@ -365,7 +377,10 @@ class VFS:
 
     async def readdir(self, handle: Handle, cookie: int) -> Sequence[DirectoryEntry]:
         directory = self._directory(handle)
-        own = await self.getattr(directory.ino, None) if cookie < 2 else Attr(directory.ino, FileType.DIRECTORY, 0o755)
+        own = Attr(directory.ino, FileType.DIRECTORY, 0o755)
+        if cookie < 2:
+            with contextlib.suppress(NotFound):
+                own = await self.getattr(directory.ino, None)
         return await directory.read(cookie, own)
 
     async def releasedir(self, handle: Handle) -> None:
@@ -384,17 +399,15 @@ class VFS:
     # --------------------------------------------------------------------------- extended attributes, locks
 
     async def getxattr(self, ino: InodeId, name: bytes) -> bytes:
-        if name.startswith(b"system."):
-            raise NotSupported("no ACLs")
         if name.startswith(b"security."):
             raise NoAttribute  # asked at every write; none can be set
+        _check_xattr(name)
         answer = await self._session.call(wire.GetXattr(ino, name))
         assert isinstance(answer, wire.Value)
         return answer.value
 
     async def setxattr(self, caller: Caller, ino: InodeId, name: bytes, value: bytes, flags: int) -> None:
-        if name.startswith((b"system.", b"security.")):
-            raise NotSupported("no ACLs, capabilities or labels")
+        _check_xattr(name)
         self._changes += 1
         await self._session.call(
             wire.SetXattr(ino, name, value, bool(flags & _XATTR_CREATE), bool(flags & _XATTR_REPLACE))
@@ -406,8 +419,7 @@ class VFS:
         return answer.names
 
     async def removexattr(self, caller: Caller, ino: InodeId, name: bytes) -> None:
-        if name.startswith((b"system.", b"security.")):
-            raise NotSupported("no ACLs, capabilities or labels")
+        _check_xattr(name)
         self._changes += 1
         await self._session.call(wire.RemoveXattr(ino, name))
 
@@ -423,6 +435,11 @@ class _New(NamedTuple):
     mode: int
     rdev: int = 0
     target: bytes = b""
+
+
+def _check_xattr(name: bytes) -> None:
+    if not name.startswith((b"user.", b"trusted.")):
+        raise NotSupported("no ACLs, capabilities or labels")
 
 
 def _check_name(name: bytes) -> None:

@@ -93,6 +93,11 @@ class Writer:
         return max((batch.mtime_ns for batch in self._batches()), default=0)
 
     @property
+    def kills_privileges(self) -> bool:
+        """Whether what is not committed was written by somebody at whose writes setuid and setgid go."""
+        return any(batch.kill_privileges for batch in self._batches())
+
+    @property
     def idle(self) -> bool:
         return self._current is None and not self._queue
 

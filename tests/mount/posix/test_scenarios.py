@@ -1,0 +1,38 @@
+"""The mount answers as a local directory does, errno by errno: scenarios.py on both, and the results compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import scenarios
+from real_mount import Mount, run
+
+SCRIPT = str(Path(scenarios.__file__))
+DEADLINE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def results(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict, dict]]:
+    """Of all scenarios: on a local directory, and on the mount."""
+    if os.geteuid() != 0:
+        pytest.skip("makes devices and changes users: needs root")
+    local = tmp_path_factory.mktemp("local")
+    for above in (local, *local.parents[:2]):
+        above.chmod(0o755)  # the scenarios' user gets there
+    mounted = mount.path / "scenarios"
+    mounted.mkdir()
+    for above in mount.path.parents[:3]:
+        above.chmod(0o755)
+    yield tuple(json.loads(run([sys.executable, SCRIPT, str(top)], timeout_s=DEADLINE_S)) for top in (local, mounted))
+
+
+@pytest.mark.parametrize("name", list(scenarios.SCENARIOS))
+def test_the_mount_answers_as_a_local_directory(name: str, results: tuple[dict, dict]) -> None:
+    local, mounted = results[0][name], results[1][name]
+    assert local != ["no answer"]
+    assert mounted == local
