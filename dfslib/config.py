@@ -152,7 +152,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("DFS_NAMENODE_URL", _url, None, ("datanode",), "where the namenode answers", required=True),
     Setting(
         "DFS_ADVERTISE_HOST", _text, None, ("datanode",),
-        "host by which peers reach this datanode; unset: `DFS_HOST`, or the address the namenode sees",
+        "host by which peers reach this datanode; unset: `DFS_HOST`, or its address towards the namenode",
     ),
     Setting(
         "DFS_PUBLIC_URL", _url, None, ("datanode",),

@@ -73,7 +73,7 @@ class Settings:
 
 
 def advertised_url(advertise_host: str | None, host: str, port: int) -> str:
-    """Where peers reach this datanode, or "" where only the namenode can see that."""
+    """Where peers reach this datanode, or "" where that depends on where the namenode is."""
     chosen = advertise_host or ("" if host in _WILDCARDS else host)
     if not chosen:
         return ""

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 from dfslib.datanode.losses import Losses
 from dfslib.datanode.namenode_client import NamenodeClient
+from dfslib.datanode.own_address import own_address
 from dfslib.datanode.replication import NO_OUTCOMES, Outcomes, Replication
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.listing import Listing
@@ -50,7 +51,7 @@ _BEAT_MIN_S: Final = 0.1
 
 @dataclass(frozen=True)
 class Addresses:
-    """What to advertise: `url` is "" where the namenode is to use the address it sees, with `port`."""
+    """What to advertise: `url` is "" where it is this machine's address towards the namenode, with `port`."""
 
     port: int
     url: str
@@ -124,13 +125,16 @@ class Registration:
 
     async def _join(self) -> None:
         usage = self._store.usage()
+        url = self._addresses.url
+        if not url and (address := await own_address(self._namenode.url)):
+            url = f"http://{address}:{self._addresses.port}/"
         answer = await self._namenode.join(
             JoinRequest(
                 node_id=self._volume.node_id,
                 cluster_id=self._volume.cluster_id,
                 protocol=routes.PROTOCOL_VERSION,
                 port=self._addresses.port,
-                url=self._addresses.url,
+                url=url,
                 public_url=self._addresses.public_url,
                 capacity=usage.capacity,
                 used=usage.used,

@@ -30,6 +30,10 @@ class Balancer:
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
+    def send_to(self, ports: Sequence[int]) -> None:
+        """From the next connection on."""
+        self._ports = list(ports)
+
     def close(self) -> None:
         self._released.set()
         self._listener.shutdown(socket.SHUT_RDWR)

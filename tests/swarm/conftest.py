@@ -23,3 +23,13 @@ def on_swarm(image: str) -> Iterator[str]:
     """The image, on an engine that is a swarm of one host."""
     with engine.swarm():
         yield image
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failure of a test that has a stack of the module is shown with the stack's tasks and logs."""
+    outcome = yield
+    report = outcome.get_result()
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.when == "call" and report.failed and cluster is not None:
+        report.sections.append(("the stack", cluster.logs()))

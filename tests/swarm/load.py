@@ -1,10 +1,11 @@
-"""Reads and writes for `python -` in a container, until after /tmp/stop is there; prints what failed.
+"""Reads and writes for `python -` in a container, until LOAD_STOP (/tmp/stop) is there; prints what failed.
 
 Arguments: the namenode's URL, and `plain` for GETs without any repetition, as curl -L makes them. Each file says which
 version of it was written; a reader never sees an older one than was acknowledged, nor a mixture.
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -20,7 +21,7 @@ from http_client import HttpNameNode
 URL, PLAIN = sys.argv[1], "plain" in sys.argv[2:]
 BEGAN = time.monotonic()
 SIZE = 300_000
-STOP = Path("/tmp/stop")
+STOP = Path(os.environ.get("LOAD_STOP", "/tmp/stop"))
 counts: Counter[str] = Counter()
 failures: list[str] = []
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import engine
@@ -62,6 +63,16 @@ class Stack:
         label = f"label=com.docker.swarm.service.name={self.name}_{service}"
         return engine.docker("ps", "-q", "--no-trunc", "--filter", label).split()
 
+    def datanode_ports(self) -> list[int]:
+        """The ports of this machine at which the datanodes answer."""
+        return [
+            int(engine.docker("port", container, "8181/tcp").splitlines()[0].rpartition(":")[2])
+            for container in self.containers("data")
+        ]
+
+    def scale(self, service: str, count: int) -> None:
+        engine.docker("service", "scale", "--detach", f"{self.name}_{service}={count}")
+
     def update(self, service: str, *arguments: str) -> None:
         """A rolling update of one service; fails unless swarm says that it was completed."""
         engine.docker("service", "update", "--quiet", *arguments, f"{self.name}_{service}", timeout_s=300)
@@ -105,25 +116,38 @@ def stack(
 
 
 @contextlib.contextmanager
-def load(on: Stack, *options: str) -> Iterator[dict[str, int]]:
-    """Reads and writes from the client while the context lasts; fails where one of them failed. What it gives is
-    filled with their counts at the end."""
+def load(on: Stack, *options: str) -> Iterator[None]:
+    """Reads and writes from the client on the stack's network while the context lasts; fails where one failed."""
     client = on.client()
     engine.docker("exec", client, "rm", "-f", "/tmp/stop")
-    counts: dict[str, int] = {}
     command = ["docker", "exec", "-i", client, "python3", "-", "http://name:8180/", *options]
+    with _load(command, lambda: engine.docker("exec", client, "touch", "/tmp/stop")):
+        yield
+
+
+@contextlib.contextmanager
+def load_from_outside(on: Stack, folder: Path, *options: str) -> Iterator[None]:
+    """The same from this machine."""
+    stop = folder / "stop"
+    stop.unlink(missing_ok=True)
+    environment = ["env", f"PYTHONPATH={ROOT}", f"LOAD_STOP={stop}"]
+    with _load([*environment, sys.executable, "-", on.url, *options], stop.touch):
+        yield
+
+
+@contextlib.contextmanager
+def _load(command: Sequence[str], stop: Callable[[], object]) -> Iterator[None]:
     with (ROOT / "tests/swarm/load.py").open("rb") as program:
         process = subprocess.Popen(command, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()  # a first round is done
     try:
-        yield counts
+        yield
     finally:
-        engine.docker("exec", client, "touch", "/tmp/stop")
+        stop()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
     result = json.loads(out.splitlines()[-1])
     print(f"load: {result['counts']}")
     assert result["failures"] == []
     assert min(result["counts"].values()) > 0
-    counts |= result["counts"]

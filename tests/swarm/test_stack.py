@@ -76,6 +76,29 @@ def test_the_namenode_is_updated_to_another_image_and_no_call_fails(cluster: Sta
         cluster.wait_alive(3)
 
 
+def test_the_namenode_is_restored_on_an_empty_volume(cluster: Stack) -> None:
+    """As on another manager."""
+    with HttpNameNode(cluster.url) as dfs:
+        dfs.tee("/before", b"still here")
+        copied = dfs.status().metadata.copied_until or 0
+
+        def is_copied() -> bool:
+            return (dfs.status().metadata.copied_until or 0) > copied + 1
+
+        wait_until(is_copied, "the metadata is on the datanodes", pause_s=0.3)
+        cluster.scale("name", 0)
+        volume = f"{cluster.name}_name"
+        wait_until(lambda: not engine.docker("ps", "-aq", "--filter", f"volume={volume}"), "it is gone", pause_s=0.3)
+        engine.docker("volume", "rm", volume)
+        cluster.scale("name", 1)
+        cluster.wait_alive(3)
+        assert dfs.cat("/before") == b"still here"
+        dfs.release()
+        dfs.tee("/after", b"and goes on")
+        wait_until(lambda: dfs.fsck().healthy, "the cluster is whole", pause_s=0.3)
+    cluster.wait_settled()
+
+
 def test_removed_and_deployed_again_with_its_data(cluster: Stack) -> None:
     content = os.urandom(2 << 20)
     with HttpNameNode(cluster.url) as dfs:

@@ -1,0 +1,51 @@
+"""Datanodes by number: 3, then 5, then 3 again, with every file at hand all the while.
+
+Swarm alone chooses which task it ends when there are to be fewer. So one at a time, and what it held is copied
+elsewhere at once by draining the one that has gone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from real_cluster import wait_until
+from stack import INSIDE, Stack, load, stack
+
+from http_client import HttpNameNode
+
+_FILES = 12
+
+
+def test_three_five_three(on_swarm: str) -> None:
+    overlays = ["host-ports", "replicas", INSIDE]
+    settings = {"DATA_PORT": "0", "DFS_REPLICATION": "2", "DATA_REPLICAS": "3"}
+    with stack("dfs-scale", on_swarm, overlays, 3, **settings) as scaled, HttpNameNode(scaled.url) as dfs:
+        for number in range(_FILES):
+            dfs.tee(f"/{number}", os.urandom(1 << 18))
+        scaled.deploy(5, DATA_REPLICAS="5")
+        scaled.wait_settled()
+        assert len(dfs.status().nodes) == 5
+        with load(scaled):
+            for count in (4, 3):
+                take_one_away(scaled, dfs, count)
+        assert len(dfs.status().nodes) == 3
+        health = dfs.fsck()
+        assert health.healthy, health
+
+
+def take_one_away(scaled: Stack, dfs: HttpNameNode, left: int) -> None:
+    """As docs/swarm.md has it."""
+    scaled.scale("data", left)
+
+    def gone() -> list[str]:
+        return [node.id for node in dfs.status().nodes if node.state == "suspect"]
+
+    wait_until(lambda: len(gone()) == 1 and len(scaled.containers("data")) == left, "one is gone", pause_s=0.3)
+    (node,) = gone()
+    dfs.drain(node)
+
+    def is_moved() -> bool:
+        return next(each.to_move for each in dfs.status().nodes if each.id == node) == 0
+
+    wait_until(is_moved, "what it held is elsewhere", pause_s=0.3)
+    dfs.forget(node)
