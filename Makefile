@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help setup up test test-mount test-swarm soak lint bench lock clean
+.PHONY: help setup up test test-mount test-swarm test-mesh soak lint bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -24,7 +24,10 @@ test-mount: $(DEV) ## run the tests of mounts: needs /dev/fuse
 	$(BIN)/python -m pytest tests/mount
 
 test-swarm: $(DEV) ## run the tests of the image and of stacks on a swarm: needs root, docker.io, docker-compose, debootstrap
-	$(BIN)/python -m pytest tests/swarm
+	$(BIN)/python -m pytest tests/swarm --ignore tests/swarm/mesh_vm
+
+test-mesh: $(DEV) ## behind a swarm's true routing mesh, in a virtual machine: needs qemu-system-x86 and what test-swarm needs
+	$(BIN)/python -m pytest -s tests/swarm/mesh_vm
 
 soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
