@@ -38,6 +38,7 @@ class KernelCache:
         """Inodes that a lookup led to lately, with the mark from before it."""
         self._refused = 0
         self._refused_s = -_RETRY_S
+        self._retry_expected = False
 
     def attach(self, notifier: Notifier) -> None:
         self._notifier = notifier
@@ -114,6 +115,10 @@ class KernelCache:
         if len(self._lookups) > _LOOKUPS_KEPT:
             self._lookups.popitem(last=False)
 
+    def not_found(self) -> None:
+        """A name was looked up and is not there: the open that it was for does not come."""
+        self._retry_expected = False
+
     def refuse_open(self, ino: InodeId) -> bool:
         """Whether the name that led a program to this inode may have been changed by others before it came here.
 
@@ -131,8 +136,9 @@ class KernelCache:
         looked_up = self._lookups.get(ino, -1)
         if looked_up >= self._invalidations.last_name:
             return False
-        if now - self._refused_s < _RETRY_S and looked_up >= self._refused:
+        if self._retry_expected and now - self._refused_s < _RETRY_S and looked_up >= self._refused:
+            self._retry_expected = False
             return False
-        self._refused, self._refused_s = self._invalidations.now(), now
+        self._refused, self._refused_s, self._retry_expected = self._invalidations.now(), now, True
         return True
 

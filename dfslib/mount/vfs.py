@@ -181,7 +181,11 @@ class VFS:
     async def lookup(self, caller: Caller, parent: InodeId, name: bytes) -> Attr:
         _check_name(name)
         mark = self._invalidations.now()
-        attr = await self._attributes(wire.Lookup(parent, name), mark)
+        try:
+            attr = await self._attributes(wire.Lookup(parent, name), mark)
+        except NotFound:
+            self._kernel.not_found()
+            raise
         self._kernel.looked_up(attr.ino, mark)
         return attr
 
