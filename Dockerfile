@@ -29,6 +29,7 @@ EXPOSE 8180
 # Exec form: SIGTERM arrives at the server itself, which finishes what runs and tells the namenode.
 ENTRYPOINT ["/opt/dfs/bin/python"]
 CMD ["/opt/dfs/app/server.py"]
+# Swarm ends what is not healthy: the limits are those of a process that hangs, not of a host that has too much to do.
 # A datanode is healthy once the cluster is whole with it, which may take copies of hours; from then on, while it answers.
-HEALTHCHECK --interval=2s --timeout=5s --start-period=24h --retries=15 \
-    CMD ["/opt/dfs/bin/python", "/opt/dfs/app/dfslib/runtime/healthcheck.py"]
+HEALTHCHECK --interval=5s --timeout=30s --start-period=24h --retries=6 \
+    CMD ["/opt/dfs/bin/python", "-I", "-S", "/opt/dfs/app/dfslib/runtime/healthcheck.py"]

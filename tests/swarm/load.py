@@ -19,6 +19,7 @@ from pathlib import Path
 from http_client import HttpNameNode
 
 URL, PLAIN = sys.argv[1], "plain" in sys.argv[2:]
+PAUSE_S = float(os.environ.get("LOAD_PAUSE", "0"))
 BEGAN = time.monotonic()
 SIZE = 300_000
 STOP = Path(os.environ.get("LOAD_STOP", "/tmp/stop"))
@@ -45,6 +46,7 @@ def rounds() -> Iterator[int]:
             print("running", flush=True)
         if last:
             return
+        time.sleep(PAUSE_S)
 
 
 def write_and_read(number: int) -> None:

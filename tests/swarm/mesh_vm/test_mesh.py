@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 MACHINE = Path(os.environ.get("MESH_VM", "/var/tmp/dfs-mesh-vm"))
 ADDRESS = "10.99.0.1"
 """What `init` gives to the machine."""
-_BOOT_S = 720
+_BOOT_S = 840
 
 
 def make_job(folder: Path, image: str) -> None:
