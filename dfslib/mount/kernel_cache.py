@@ -119,8 +119,12 @@ class KernelCache:
         """A name was looked up and is not there: the open that it was for does not come."""
         self._retry_expected = False
 
-    def refuse_open(self, ino: InodeId) -> bool:
-        """Whether the name that led a program to this inode may have been changed by others before it came here.
+    def now_s(self) -> float:
+        return self._monotonic()
+
+    def refuse_open(self, ino: InodeId, asked_s: float) -> bool:
+        """Whether the name that led a program to this inode may have been changed by others before it came here,
+        at `asked_s`.
 
         If so, the caller answers ESTALE, and the kernel looks the whole path up again, and opens again, once. So the
         one that follows a refusal, after a lookup, is not refused.
@@ -136,7 +140,7 @@ class KernelCache:
         looked_up = self._lookups.get(ino, -1)
         if looked_up >= self._invalidations.last_name:
             return False
-        if self._retry_expected and now - self._refused_s < _RETRY_S and looked_up >= self._refused:
+        if self._retry_expected and asked_s - self._refused_s < _RETRY_S and looked_up >= self._refused:
             self._retry_expected = False
             return False
         self._refused, self._refused_s, self._retry_expected = self._invalidations.now(), now, True

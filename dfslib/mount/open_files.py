@@ -81,7 +81,7 @@ class OpenFiles:
 
     async def open(self, ino: InodeId, flags: int, *, kill_privileges: bool) -> tuple[OpenFile, Handle]:
         """Raises Stale where the name that led here leads elsewhere by now."""
-        truncate = bool(flags & os.O_TRUNC)
+        truncate, asked_s = bool(flags & os.O_TRUNC), self._kernel.now_s()
         if truncate and (writer := self._writers.get(ino)) is not None:
             await writer.discard()
         operation = wire.Open(ino, (flags & os.O_ACCMODE) != os.O_RDONLY, truncate, kill_privileges and truncate)
@@ -89,7 +89,7 @@ class OpenFiles:
             answer, mark = await self._ask_for_open(operation, ino)
         except NotFound:
             raise Stale from None
-        if self._kernel.refuse_open(ino):
+        if self._kernel.refuse_open(ino, asked_s):
             self._tasks.spawn(self._close(ino), "close")
             raise Stale
         file, handle, number = self._opened(answer, mark, flags)

@@ -29,7 +29,9 @@ class Mount:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.path.mkdir(exist_ok=True)
+        if not self.mounted:
+            self.path.mkdir(exist_ok=True)
+        before = self._times_mounted()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "dfs.py"), "-f", *self.arguments, str(self.path), self.url],
@@ -37,8 +39,12 @@ class Mount:
                 stderr=log,
                 cwd=ROOT,
             )
-        wait_until(lambda: self.mounted or self.process.poll() is not None, f"{self.path} mounted")
-        assert self.mounted, self.log.read_text()
+        process = self.process
+        wait_until(lambda: self._times_mounted() > before or process.poll() is not None, f"{self.path} mounted")
+        assert self._times_mounted() > before, self.log.read_text()
+
+    def _times_mounted(self) -> int:
+        return self.log.read_text().count(f" mounted mountpoint={self.path} ") if self.log.exists() else 0
 
     @property
     def mounted(self) -> bool:
