@@ -10,12 +10,12 @@ DEV := $(VENV)/.dev-installed
 .PHONY: help setup up test test-mount test-swarm test-mesh soak lint bench lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(RUNTIME) ## make .venv from the lock file
 
-up: $(RUNTIME) ## a namenode and 3 datanodes on 127.0.0.1, state in ./var, until Ctrl-C
-	@$(BIN)/python dfs.py up --datanodes 3 --data ./var --port $(PORT)
+up: $(RUNTIME) ## a namenode, 3 datanodes and a mount at ./mnt (with FUSE), state in ./var, until Ctrl-C
+	@$(BIN)/python dfs.py up --datanodes 3 --data ./var --port $(PORT) $(if $(wildcard /dev/fuse),--mount ./mnt)
 
 test: $(DEV) ## run the tests of the cluster
 	$(BIN)/python -m pytest

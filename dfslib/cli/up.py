@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from dfslib.cli.processes import Child, labels, server_script
 from dfslib.cli.session import Session
 from dfslib.client.namenode import HttpNameNode
 from dfslib.config import DEFAULT_PORT, parse_replication
+from dfslib.errors import DfsError
+from dfslib.mount.fuse_mounting import unmount
 
 _START_S: Final = 60.0
 """A namenode with a large tree opens it in seconds, a datanode lists its blocks; past this something is wrong."""
@@ -79,7 +82,10 @@ def plan(args: argparse.Namespace) -> list[Plan]:
 class Cluster:
     """The running processes. Everything happens in one thread, which waits for events: signals and deaths."""
 
-    def __init__(self, plans: list[Plan], url: str) -> None:
+    def __init__(self, plans: list[Plan], url: str, mountpoint: Path | None, log: Path) -> None:
+        self._mountpoint = mountpoint
+        self._log = log
+        self._mounted = False
         self._plans = plans
         self._url = url
         self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -92,9 +98,11 @@ class Cluster:
         with self._signal_handlers():
             try:
                 if self._start():
+                    self._mount()
                     self._tell()
                     self._serve()
             finally:
+                self._unmount()
                 self._stop()
 
     @contextlib.contextmanager
@@ -132,6 +140,27 @@ class Cluster:
                     return False
         return True
 
+    def _mount(self) -> None:
+        """At the directory asked for; the cluster goes on without, if it cannot be."""
+        if self._mountpoint is None or self._signals:
+            return
+        self._mountpoint.mkdir(parents=True, exist_ok=True)
+        script = server_script().parent / "dfs.py"
+        command = [sys.executable, str(script), "--log", str(self._log), str(self._mountpoint), self._url]
+        self._mounted = subprocess.run(command, check=False, start_new_session=True).returncode == 0
+        if not self._mounted:
+            self._complain(f"{self._mountpoint} is not mounted; the cluster runs without")
+
+    def _unmount(self) -> None:
+        """First of all, while there is somebody to take what was written."""
+        if self._mounted and self._mountpoint is not None:
+            try:
+                unmount(self._mountpoint.absolute())
+            except DfsError as error:
+                self._complain(f"{error}; it goes when nobody uses it any more")
+                with contextlib.suppress(DfsError):
+                    unmount(self._mountpoint.absolute(), lazy=True)
+
     def _wait_until(self, ready: Callable[[], bool], deadline: float) -> bool:
         while not self._signals:
             dead = next((child for child in self._children if not child.running), None)
@@ -159,7 +188,8 @@ class Cluster:
         curl = f"curl -T FILE {self._url}fs/FILE; curl -L {self._url}fs/FILE"
         shell = f"./dfs.py --url {self._url} put -r FOLDER /"
         script = f'from http_client import HttpNameNode; HttpNameNode("{self._url}").ls("/")'
-        sys.stdout.write(f"curl:    {curl}\nshell:   {shell}\nPython:  {script}\n")
+        mounted = f"mounted: {self._mountpoint}\n" if self._mounted else ""
+        sys.stdout.write(f"curl:    {curl}\nshell:   {shell}\nPython:  {script}\n{mounted}")
         sys.stdout.flush()
 
     def _serve(self) -> None:
@@ -257,6 +287,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="the namenode's; the datanodes' follow (default: 8180)",
     )
     parser.add_argument("--replication", metavar="N|all", type=_replication, help="copies of each block (default: all)")
+    parser.add_argument("--mount", metavar="DIR", type=Path, help="also mount the tree there")
     parser.add_argument("--public-host", metavar="HOST", help="host by which clients reach the datanodes")
 
 
@@ -268,7 +299,7 @@ def _run(args: argparse.Namespace, session: Session) -> None:
     args.data.mkdir(parents=True, exist_ok=True)
     _check_ports(args.host, plans)
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(args.host, args.host)
-    cluster = Cluster(plans, _url(near, args.port))
+    cluster = Cluster(plans, _url(near, args.port), args.mount, args.data / "mount.log")
     cluster.run()
     session.failed = session.failed or cluster.failed
 
@@ -278,6 +309,7 @@ COMMAND = Command(
     summary="start a namenode and datanodes on this machine, until Ctrl-C",
     examples="""\
   dfs up                                    three datanodes, state in ./var
+  dfs up --mount ./mnt                      the same, and a directory to work in
   dfs up --datanodes 5 --data /srv/dfs --replication 3
   dfs up --host 0.0.0.0 --public-host files.example.org""",
     configure=_configure,

@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dfslib.errors import DfsError, InvalidArgument, NotSupported
+from dfslib.errors import DfsError, InputOutput, InvalidArgument, NotSupported
 from dfslib.model import ROOT, Attr, FileType, InodeId
 from dfslib.mount.filesystem import AttrUpdate, Caller, FileSystem, Handle, Lock, LockKind, LockOwner, Opened
 
@@ -132,9 +132,12 @@ def _run(
         own["big_writes"] = True
     failure: DfsError | None = None
     try:
-        fuse.FUSE(operations, os.fsencode(mountpoint).decode(_ENCODING), **own, **options)
+        fuse.FUSE(operations, os.fsencode(mountpoint).decode(_ENCODING), **{**own, **options})
     except RuntimeError as error:
         failure = InvalidArgument(f"libfuse could not mount (status {error}); its reason stands above", str(mountpoint))
+    except Exception as error:
+        log.exception("libfuse failed")
+        failure = InputOutput(f"libfuse failed: {error!r}", str(mountpoint))
     loop.call_soon_threadsafe(_end, ended, failure)
 
 

@@ -96,7 +96,7 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
 
 def _fusepy_options(settings: MountSettings) -> dict[str, object]:
-    options: dict[str, object] = {"fsname": settings.url, "default_permissions": True}
+    options: dict[str, object] = {"fsname": settings.url}
     if settings.read_only:
         options["ro"] = True
     if settings.allow_other:
