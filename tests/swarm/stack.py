@@ -73,6 +73,14 @@ class Stack:
     def scale(self, service: str, count: int) -> None:
         engine.docker("service", "scale", "--detach", f"{self.name}_{service}={count}")
 
+    def remove_volume(self, volume: str) -> None:
+        """Of a service that is scaled to none; with the containers of earlier tasks, which swarm keeps."""
+        name = f"{self.name}_{volume}"
+        containers = engine.docker("ps", "-aq", "--filter", f"volume={name}").split()
+        if containers:
+            engine.docker("rm", "--force", *containers)
+        engine.docker("volume", "rm", name)
+
     def update(self, service: str, *arguments: str) -> None:
         """A rolling update of one service; fails unless swarm says that it was completed."""
         engine.docker("service", "update", "--quiet", *arguments, f"{self.name}_{service}", timeout_s=300)

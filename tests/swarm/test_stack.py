@@ -87,9 +87,8 @@ def test_the_namenode_is_restored_on_an_empty_volume(cluster: Stack) -> None:
 
         wait_until(is_copied, "the metadata is on the datanodes", pause_s=0.3)
         cluster.scale("name", 0)
-        volume = f"{cluster.name}_name"
-        wait_until(lambda: not engine.docker("ps", "-aq", "--filter", f"volume={volume}"), "it is gone", pause_s=0.3)
-        engine.docker("volume", "rm", volume)
+        wait_until(lambda: not cluster.containers("name"), "it has stopped", pause_s=0.3)
+        cluster.remove_volume("name")
         cluster.scale("name", 1)
         cluster.wait_alive(3)
         assert cluster.python(_DIGEST, "/before") == hashlib.sha256(b"still here").hexdigest()
