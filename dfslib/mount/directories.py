@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from dfslib.errors import InvalidArgument
 from dfslib.model import Attr, Entry, FileType, InodeId
 from dfslib.mount.filesystem import DirectoryEntry
+from dfslib.mount.invalidations import Invalidations
 
 _PAGE_FIRST: Final = 64
 _PAGE_MOST: Final = 2048
 _ANSWER: Final = 512
 """Entries given to the kernel at a time; it takes as many as fit."""
 _DOTS: Final = 2
+_KNOWN_MAX: Final = 1024
 
 Fetch = Callable[[InodeId, bytes, int], Awaitable[tuple[list[Entry], bool]]]
 """(directory, behind this name, how many) -> entries sorted by name, and whether more follow"""
@@ -44,6 +47,31 @@ class _Names:
     def cut(self, count: int) -> None:
         del self._ends[count:]
         del self._text[self._ends[-1] if self._ends else 0 :]
+
+
+class Directories:
+    """Attributes of directories that were changed here, as the answers told: the kernel asks for them after each
+    change."""
+
+    def __init__(self, invalidations: Invalidations) -> None:
+        self._invalidations = invalidations
+        self._known: OrderedDict[InodeId, tuple[Attr, int]] = OrderedDict()
+
+    def learn(self, attrs: Sequence[Attr], mark: int) -> None:
+        """Told in an answer; the mark was taken before it was asked for."""
+        for attr in attrs:
+            self._known[attr.ino] = (attr, mark)
+            self._known.move_to_end(attr.ino)
+        while len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    def find(self, ino: InodeId) -> Attr | None:
+        """None where it may have changed since."""
+        known = self._known.get(ino)
+        return None if known is None or self._invalidations.has_changed(ino, known[1]) else known[0]
+
+    def forget(self) -> None:
+        self._known.clear()
 
 
 class OpenDirectory:

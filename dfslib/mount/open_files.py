@@ -29,6 +29,8 @@ log = logging.getLogger("dfs.open_files")
 _SETUID: Final = 0o4000
 _SETGID: Final = 0o2000
 _GROUP_EXECUTES: Final = 0o010
+_FETCH_AT_OPEN: Final = 128 << 10
+"""Who opens a file this small is going to read all of it."""
 _RELATIME_NS: Final = 24 * 3600 * 10**9
 
 
@@ -62,6 +64,8 @@ class OpenFiles:
         self._writers: dict[InodeId, Writer] = {}
         self._handles: dict[Handle, OpenFile] = {}
         self._next_handle = 1
+        self._accesses: dict[InodeId, int] = {}
+        """When files were read that are closed again, and of which the namenode has not heard that."""
         self._outlets: Outlets | None = None
 
     def use(self, outlets: Outlets) -> None:
@@ -69,15 +73,15 @@ class OpenFiles:
 
     # -------------------------------------------------------------------------------------- open and release
 
-    async def create(self, operation: wire.Create, flags: int) -> tuple[Attr, OpenFile, Handle]:
+    async def create(self, operation: wire.Create, flags: int) -> tuple[wire.Attributes, Handle]:
         answer, mark = await self._ask_for_open(operation, None)
         if answer.attr.type is not FileType.FILE:
             await self._close(answer.attr.ino)
             raise Stale  # the name has become something that is opened in another way
-        file, handle, number = self._opened(answer, mark, flags)
+        file, _, number = self._opened(answer, mark, flags)
         if answer.created:
             file.unsynced = False
-        return answer.attr, handle, number
+        return answer, number
 
     async def open(self, ino: InodeId, flags: int, *, kill_privileges: bool) -> tuple[OpenFile, Handle]:
         """Raises Stale where the name that led here leads elsewhere by now."""
@@ -96,6 +100,8 @@ class OpenFiles:
         if truncate:
             file.layouts.forget()
             self._invalidations.changed(ino)
+        elif (flags & os.O_ACCMODE) == os.O_RDONLY and answer.attr.size <= _FETCH_AT_OPEN:
+            self._reader.fetch_small(file)
         return handle, number
 
     async def _ask_for_open(
@@ -163,7 +169,7 @@ class OpenFiles:
             if writer.idle and not file.handles:
                 del self._writers[file.ino]
         if handle.read_from:
-            await self._note_access(file)
+            self._note_access(file)
         await self._close(file.ino)
         file.opens -= 1
         if not file.opens and not file.handles and self._files.get(file.ino) is file:
@@ -175,21 +181,36 @@ class OpenFiles:
         except DfsError as error:
             log.warning(event("close failed", inode=ino, reason=str(error)))
 
-    async def _note_access(self, file: File) -> None:
+    def _note_access(self, file: File) -> None:
         """As mount(8) has relatime: once a day, or once after each change."""
         attr, now_ns = file.attr, self._clock.wall_ns()
         if attr.atime_ns > max(attr.mtime_ns, attr.ctime_ns) and now_ns - attr.atime_ns < _RELATIME_NS:
             return
         file.attr = replace(attr, atime_ns=now_ns)
-        try:
-            await self._session.call(wire.SetAttr(file.ino, atime_ns=now_ns, keep_ctime=True))
-        except DfsError as error:
-            log.info(event("access time not noted", inode=file.ino, reason=str(error)))
+        self._accesses[file.ino] = now_ns
+
+    def access_is_set(self, ino: InodeId) -> None:
+        """The time of access is going to be set: what was read before does not count any more."""
+        self._accesses.pop(ino, None)
+        if (file := self._files.get(ino)) is not None:
+            for handle in file.handles:
+                handle.read_from = False
+
+    async def tell_accesses(self) -> None:
+        """Tell the namenode which files were read, many at a time."""
+        if self._accesses:
+            times, self._accesses = list(self._accesses.items()), {}
+            try:
+                await self._session.call(wire.NoteAccess(times))
+            except DfsError as error:
+                log.info(event("access times not noted", files=len(times), reason=error))
 
     # -------------------------------------------------------------------------------------------- attributes
 
     def present(self, attr: Attr) -> Attr:
         """The namenode's attributes with what was written here and is not committed."""
+        if (atime_ns := self._accesses.get(attr.ino)) is not None:
+            attr = replace(attr, atime_ns=max(attr.atime_ns, atime_ns))
         writer = self._writers.get(attr.ino)
         if writer is None or writer.idle:
             return attr

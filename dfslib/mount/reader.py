@@ -62,6 +62,10 @@ class Reader:
             return [data for _, data in sorted([*written, *found], key=lambda part: part[0])]
         raise AssertionError("unreachable")
 
+    def fetch_small(self, file: File) -> None:
+        """Have all of a small file on its way."""
+        self._prefetch(file, 0, file.attr.size)
+
     def _read_ahead(self, handle: OpenFile, offset: int, size: int) -> int:
         """How much to fetch beyond what is asked for."""
         if -_NEAR <= offset - handle.next_offset <= _NEAR:

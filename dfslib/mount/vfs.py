@@ -26,7 +26,7 @@ from dfslib.mount.allocation import Allocation
 from dfslib.mount.block_cache import BlockCache
 from dfslib.mount.budget import Budget
 from dfslib.mount.datanodes import Datanodes
-from dfslib.mount.directories import OpenDirectory
+from dfslib.mount.directories import Directories, OpenDirectory
 from dfslib.mount.filesystem import (
     AttrUpdate,
     Buffer,
@@ -57,6 +57,8 @@ log = logging.getLogger("dfs.vfs")
 _AGE_S: Final = 1.0
 """What was written is sent by then, so that others see a file grow."""
 _TICK_S: Final = 0.5
+_ACCESSES_S: Final = 5.0
+"""Times of access are told so rarely: a transaction for each file that is read would be most of the namenode's work."""
 _FORGET_AT: Final = 1000
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -114,6 +116,8 @@ class VFS:
         self._directories: dict[Handle, OpenDirectory] = {}
         self._next_directory = 1
         self._forgotten: list[InodeId] = []
+        self._tell_accesses_s = 0.0
+        self._parents = Directories(self._invalidations)
         self._changes = 0
         """Of anything, by anybody, as far as it is heard of."""
 
@@ -127,6 +131,8 @@ class VFS:
         late = await self._files.flush_all()
         if late:
             log.error(event("files not written", count=late))
+        if self._session.connected:
+            await self._files.tell_accesses()
         await self._files.close()
         await self._session.close()
         await self._tasks.close()
@@ -136,6 +142,9 @@ class VFS:
 
     async def _tick(self) -> None:
         self._files.seal(self._clock.monotonic_s() - _AGE_S)
+        if self._session.connected and self._clock.monotonic_s() >= self._tell_accesses_s:
+            self._tell_accesses_s = self._clock.monotonic_s() + _ACCESSES_S
+            await self._files.tell_accesses()
         if self._forgotten and self._session.connected:
             forgotten, self._forgotten = self._forgotten, []
             await self._session.call(wire.Forget(forgotten))
@@ -160,6 +169,7 @@ class VFS:
 
     def disconnected(self) -> None:
         self._changes += 1
+        self._parents.forget()
         self._invalidations.all_changed()
         self._files.everything_changed()
         self._kernel.drop_all()
@@ -193,6 +203,7 @@ class VFS:
         answer = await self._session.call(operation)
         assert isinstance(answer, wire.Attributes)
         self._files.learn(answer.attr, mark)
+        self._parents.learn(answer.directories, mark)
         return self._files.present(answer.attr)
 
     def forget(self, ino: InodeId) -> None:
@@ -203,7 +214,7 @@ class VFS:
             self._tasks.spawn(self._session.call(wire.Forget(forgotten)), "forget")
 
     async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr:
-        known = self._files.known(ino)
+        known = self._files.known(ino) or self._parents.find(ino)
         if known is not None:
             return known
         try:
@@ -221,6 +232,9 @@ class VFS:
             await self._files.before_truncation(ino, update.size)
         elif atime_ns is not None or mtime_ns is not None:
             await self._files.flush_inode(ino)  # else its commit would set the time again
+        if atime_ns is not None:
+            self._files.access_is_set(ino)
+        self._invalidations.changed(ino)
         mark = self._invalidations.now()
         self._changes += 1
         operation = wire.SetAttr(
@@ -242,14 +256,17 @@ class VFS:
 
     async def _make(self, caller: Caller, parent: InodeId, name: bytes, new: _New) -> Attr:
         _check_name(name)
-        mark = self._changing_names()
+        mark = self._changing_names(parent)
         return await self._attributes(
             wire.Create(parent, name, new.type, new.mode, caller.uid, caller.gid, new.rdev, new.target), mark
         )
 
-    def _changing_names(self) -> int:
+    def _changing_names(self, *directories: InodeId) -> int:
+        """To be called before and after. Gives the mark from which on what is told of them is fresh."""
         self._changes += 1
         self._files.names_changed_here()
+        for directory in directories:
+            self._invalidations.changed(directory)
         return self._invalidations.now()
 
     async def mknod(self, caller: Caller, parent: InodeId, name: bytes, mode: int, rdev: int) -> Attr:
@@ -266,13 +283,13 @@ class VFS:
 
     async def link(self, caller: Caller, ino: InodeId, parent: InodeId, name: bytes) -> Attr:
         _check_name(name)
-        return await self._attributes(wire.Link(ino, parent, name), self._changing_names())
+        return await self._attributes(wire.Link(ino, parent, name), self._changing_names(parent))
 
     async def unlink(self, caller: Caller, parent: InodeId, name: bytes) -> None:
-        await self._change_names(wire.Unlink(parent, name))
+        await self._change_names(wire.Unlink(parent, name), parent)
 
     async def rmdir(self, caller: Caller, parent: InodeId, name: bytes) -> None:
-        await self._change_names(wire.Rmdir(parent, name))
+        await self._change_names(wire.Rmdir(parent, name), parent)
 
     async def rename(
         self, caller: Caller, parent: InodeId, name: bytes, new_parent: InodeId, new_name: bytes, flags: int
@@ -283,15 +300,20 @@ class VFS:
         await self._change_names(
             wire.Rename(
                 parent, name, new_parent, new_name, bool(flags & _RENAME_NOREPLACE), bool(flags & _RENAME_EXCHANGE)
-            )
+            ),
+            parent,
+            new_parent,
         )
 
-    async def _change_names(self, operation: wire.Operation) -> None:
-        self._changing_names()
+    async def _change_names(self, operation: wire.Operation, *directories: InodeId) -> None:
+        mark = self._changing_names(*directories)
         try:
-            await self._session.call(operation)
+            answer = await self._session.call(operation)
         finally:
             self._changing_names()  # what was fetched meanwhile may be from before
+        assert isinstance(answer, wire.Done)
+        self._parents.forget()  # the directory that was moved or removed may be among them
+        self._parents.learn(answer.directories, mark)
 
     # ------------------------------------------------------------------------------------------------- files
 
@@ -299,13 +321,15 @@ class VFS:
         self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
     ) -> tuple[Attr, Opened]:
         _check_name(name)
-        self._changing_names()
+        mark = self._changing_names(parent)
         operation = wire.Create(
             parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
             exclusive=bool(flags & os.O_EXCL), open=True, write=(flags & os.O_ACCMODE) != os.O_RDONLY,
             truncate=bool(flags & os.O_TRUNC),
         )  # fmt: skip
-        attr, _, number = await self._files.create(operation, flags)
+        answer, number = await self._files.create(operation, flags)
+        attr = answer.attr
+        self._parents.learn(answer.directories, mark)
         keep = self._kernel.opened(attr.ino, attr.version)
         return self._files.present(attr), Opened(number, keep_cache=keep)
 
@@ -413,6 +437,7 @@ class VFS:
     async def setxattr(self, caller: Caller, ino: InodeId, name: bytes, value: bytes, flags: int) -> None:
         _check_xattr(name)
         self._changes += 1
+        self._invalidations.changed(ino)
         await self._session.call(
             wire.SetXattr(ino, name, value, bool(flags & _XATTR_CREATE), bool(flags & _XATTR_REPLACE))
         )
@@ -425,6 +450,7 @@ class VFS:
     async def removexattr(self, caller: Caller, ino: InodeId, name: bytes) -> None:
         _check_xattr(name)
         self._changes += 1
+        self._invalidations.changed(ino)
         await self._session.call(wire.RemoveXattr(ino, name))
 
     async def get_lock(self, handle: Handle, owner: LockOwner, lock: Lock) -> Lock | None:

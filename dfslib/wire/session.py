@@ -82,7 +82,7 @@ class GetAttr(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """-> Attributes. None leaves as it is. `kill_privileges` clears setuid, and setgid of what its group may
-    execute. `keep_ctime`: as reading a file changes its access time."""
+    execute."""
 
     ino: InodeId
     mode: int | None = None
@@ -92,7 +92,6 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     kill_privileges: bool = False
-    keep_ctime: bool = False
 
 
 class ReadDirectory(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -327,10 +326,16 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=29):
     """-> Done. The session ends now: locks are released, what is open without a name goes."""
 
 
+class NoteAccess(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """-> Done. Files were read last at these times, (inode, nanoseconds) each; ctimes stay."""
+
+    times: list[tuple[InodeId, int]]
+
+
 Operation = (
     Lookup | GetAttr | SetAttr | ReadDirectory | Create | Link | Unlink | Rmdir | Rename | Open | Close | GetLayout
     | Allocate | Commit | Write | Abandon | Sync | GetXattr | SetXattr | ListXattrs | RemoveXattr | Punch
-    | CopyRange | GetLock | SetLock | CancelLock | GetSpace | Forget | Goodbye
+    | CopyRange | GetLock | SetLock | CancelLock | GetSpace | Forget | Goodbye | NoteAccess
 )  # fmt: skip
 
 
@@ -347,17 +352,21 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    pass
+    """`directories`: those whose entries were changed, as they are then."""
+
+    directories: list[Attr] = []
 
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """`extents`: all of the file's, with `holders` of their blocks, where they were asked for and are few."""
+    """`extents`: all of the file's, with `holders` of their blocks, where they were asked for and are few.
+    `directories`: those whose entries were changed, as they are then."""
 
     attr: Attr
     created: bool = False
     offset: int = 0
     extents: list[Extent] | None = None
     holders: dict[BlockId, list[NodeId]] = {}
+    directories: list[Attr] = []
 
 
 class Entries(msgspec.Struct, frozen=True, array_like=True, tag=3):

@@ -48,11 +48,11 @@ def set_attrs(txn: Txn, ino: InodeId, change: AttrChange, now_ns: int) -> Attr:
     return attr
 
 
-def note_access(txn: Txn, ino: InodeId, atime_ns: int) -> Attr:
-    """The file was read; that is no change of the inode, and its ctime stays."""
-    attr = replace(records.get_attr(txn, ino), atime_ns=atime_ns)
-    records.put_attr(txn, attr)
-    return attr
+def note_access(txn: Txn, ino: InodeId, atime_ns: int) -> None:
+    """The file was read; that is no change of the inode, and its ctime stays. It may be gone by now."""
+    attr = records.find_attr(txn, ino)
+    if attr is not None:
+        records.put_attr(txn, replace(attr, atime_ns=atime_ns))
 
 
 def kill_privileges(txn: Txn, ino: InodeId) -> None:

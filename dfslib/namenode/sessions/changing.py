@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from dfslib.errors import Exists, InvalidArgument, NameTooLong, NotFound
-from dfslib.model import NAME_MAX, Attr, FileType
+from dfslib.model import NAME_MAX, Attr, FileType, InodeId
 from dfslib.namenode.files.once import Done, once
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import content, records
@@ -22,6 +22,8 @@ from dfslib.namenode.sessions.session import Session
 from dfslib.wire import session as wire
 
 _NOTHING: Final = Done(None)
+_ACCESSES_MAX: Final = 4096
+"""In one transaction; the times of more are not that important."""
 
 
 class Changing:
@@ -44,8 +46,6 @@ class Changing:
         def commit(txn: Txn) -> Done:
             now = self.now_ns()
             attr = records.get_attr(txn, request.ino)
-            if request.keep_ctime and request.atime_ns is not None:
-                return Done(note_access(txn, request.ino, request.atime_ns))
             if request.size is not None:
                 attr = content.truncate(txn, request.ino, request.size, now)
             if request.kill_privileges:
@@ -78,12 +78,13 @@ class Changing:
                 attr = content.truncate(txn, attr.ino, 0, now)
             return Done(attr)
 
-        return await self._attributes(session, seq, commit)
+        return await self._attributes(session, seq, commit, request.parent)
 
     async def link(self, session: Session, seq: int, request: wire.Link) -> wire.Attributes:
         _check_name(request.name)
         return await self._attributes(
-            session, seq, lambda txn: Done(link(txn, request.ino, request.parent, request.name, self.now_ns()))
+            session, seq, lambda txn: Done(link(txn, request.ino, request.parent, request.name, self.now_ns())),
+            request.parent,
         )
 
     async def unlink(self, session: Session, seq: int, request: wire.Unlink) -> wire.Done:
@@ -91,14 +92,14 @@ class Changing:
             unlink(txn, request.parent, request.name, self.now_ns())
             return _NOTHING
 
-        return await self._done(session, seq, commit)
+        return await self._done(session, seq, commit, request.parent)
 
     async def rmdir(self, session: Session, seq: int, request: wire.Rmdir) -> wire.Done:
         def commit(txn: Txn) -> Done:
             rmdir(txn, request.parent, request.name, self.now_ns())
             return _NOTHING
 
-        return await self._done(session, seq, commit)
+        return await self._done(session, seq, commit, request.parent)
 
     async def rename(self, session: Session, seq: int, request: wire.Rename) -> wire.Done:
         source, target = Name(request.parent, request.name), Name(request.new_parent, request.new_name)
@@ -111,7 +112,7 @@ class Changing:
                 rename(txn, source, target, self.now_ns(), noreplace=request.noreplace)
             return _NOTHING
 
-        return await self._done(session, seq, commit)
+        return await self._done(session, seq, commit, request.parent, request.new_parent)
 
     async def truncate_opened(self, session: Session, seq: int, request: wire.Open) -> None:
         """O_TRUNC of a file that is there."""
@@ -144,6 +145,14 @@ class Changing:
 
         return await self._done(session, seq, commit)
 
+    async def note_access(self, session: Session, seq: int, request: wire.NoteAccess) -> wire.Done:
+        def commit(txn: Txn) -> Done:
+            for ino, atime_ns in request.times[:_ACCESSES_MAX]:
+                note_access(txn, ino, atime_ns)
+            return _NOTHING
+
+        return await self._done(session, seq, commit)
+
     async def punch(self, session: Session, seq: int, request: wire.Punch) -> wire.Attributes:
         return await self._attributes(
             session, seq, lambda txn: Done(content.punch(txn, request.ino, request.start, request.end, self.now_ns()))
@@ -157,14 +166,32 @@ class Changing:
 
         return await self._attributes(session, seq, commit)
 
-    async def _attributes(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> wire.Attributes:
+    async def _attributes(
+        self, session: Session, seq: int, fn: Callable[[Txn], Done], *directories: InodeId
+    ) -> wire.Attributes:
+        fn, after = _looking_at(fn, directories)
         done = await self.transact(session, seq, fn)
         assert done.attr is not None
-        return wire.Attributes(done.attr, done.created)
+        return wire.Attributes(done.attr, done.created, directories=after)
 
-    async def _done(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> wire.Done:
+    async def _done(
+        self, session: Session, seq: int, fn: Callable[[Txn], Done], *directories: InodeId
+    ) -> wire.Done:
+        fn, after = _looking_at(fn, directories)
         await self.transact(session, seq, fn)
-        return wire.Done()
+        return wire.Done(after)
+
+
+def _looking_at(fn: Callable[[Txn], Done], directories: Sequence[InodeId]) -> tuple[Callable[[Txn], Done], list[Attr]]:
+    """`fn`, and what it leaves of these directories; nothing where it was done before."""
+    after: list[Attr] = []
+
+    def run(txn: Txn) -> Done:
+        done = fn(txn)
+        after[:] = [attr for ino in directories if (attr := records.find_attr(txn, ino)) is not None]
+        return done
+
+    return (run if directories else fn), after
 
 
 def written_at(txn: Txn, attr: Attr, mtime_ns: int | None) -> Attr:

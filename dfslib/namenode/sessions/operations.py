@@ -46,6 +46,7 @@ class Operations:
             wire.Open: self._open,
             wire.SetXattr: changing.set_xattr,
             wire.RemoveXattr: changing.remove_xattr,
+            wire.NoteAccess: changing.note_access,
             wire.Punch: changing.punch,
             wire.CopyRange: changing.copy_range,
             wire.Commit: writing.commit,
@@ -102,7 +103,9 @@ class Operations:
         except NotFound:  # removed since, by somebody else: it was there, and is open
             self._sessions.opened(session, answer.attr.ino)
             return answer
-        return wire.Attributes(opened.attr, answer.created, 0, opened.extents, opened.holders)
+        return wire.Attributes(
+            opened.attr, answer.created, 0, opened.extents, opened.holders, directories=answer.directories
+        )
 
     async def _set_lock(self, session: Session, seq: int, request: wire.SetLock) -> wire.Result:
         await self._sessions.locks.acquire(session.id, seq, request)
