@@ -35,6 +35,7 @@ from dfslib.cli import (
     tree,
     umount,
     up,
+    volume_plugin,
 )
 from dfslib.cli.arguments import seconds
 from dfslib.cli.command import Command
@@ -64,6 +65,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     forget.COMMAND,
     restore.COMMAND,
     release.COMMAND,
+    volume_plugin.COMMAND,
 )
 
 INTERRUPTED: Final = 130

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from dfslib.model import BlockId, NodeId
 
-UNIT: Final = 128 << 10
-"""Bytes of a block that are fetched at least, aligned: what a disk and a round trip give at the price of 4 KiB."""
+UNIT: Final = 64 << 10
+"""Bytes of a block that are fetched at least, aligned: what a datanode has to read and check for any byte of them."""
 
 Fetch = Callable[[BlockId, int, int, Sequence[NodeId]], Coroutine[Any, Any, bytearray]]
 

@@ -7,7 +7,8 @@ import contextlib
 import ctypes
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from aiohttp import web
@@ -141,3 +142,20 @@ async def _run_until(stop: asyncio.Event, node: Node) -> None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+async def serve_unix(app: web.Application, path: Path, stop_signals: Sequence[signal.Signals]) -> None:
+    """Serve an application on a unix socket, for root alone, until one of the signals comes. Raises OSError."""
+    stop = asyncio.Event()
+    for number in stop_signals:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        path.unlink(missing_ok=True)  # of a process that was killed
+        await web.UnixSite(runner, str(path)).start()
+        path.chmod(0o600)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
