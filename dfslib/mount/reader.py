@@ -39,17 +39,29 @@ class Reader:
 
         Raises InputOutput where no datanode gives them, Unavailable without a namenode.
         """
-        file = handle.file
         window = self._read_ahead(handle, offset, size)
+        parts: list[Buffer] = []
+        position = offset
+        while position < offset + size:  # a part ends where the layout that is known here does
+            part = await self._read_part(handle.file, writer, position, offset + size, window)
+            if not part:
+                break
+            parts += part
+            position += sum(map(len, part))
+        return parts
+
+    async def _read_part(
+        self, file: File, writer: Writer | None, start: int, end: int, window: int
+    ) -> list[Buffer]:
+        """Bytes from `start` on, at most up to `end`; none at the end of the file."""
         for attempt in range(_ATTEMPTS):
-            end = min(offset + size, writer.size if writer is not None else file.attr.size)
-            if offset >= end:
+            if start >= (writer.size if writer is not None else file.attr.size):
                 return []
-            layout, known_to = await self._layout(file, offset)
+            layout, known_to = await self._layout(file, start)
             # Nothing awaits from here until all is collected: layout and overlay are of one moment.
-            end = min(offset + size, known_to, writer.size if writer is not None else file.attr.size)
-            written = list(writer.find(offset, end)) if writer is not None else []
-            wanted = [(gap, list(layout.find(*gap))) for gap in _gaps(written, offset, end)]
+            stop = min(end, known_to, writer.size if writer is not None else file.attr.size)
+            written = list(writer.find(start, stop)) if writer is not None else []
+            wanted = [(gap, list(layout.find(*gap))) for gap in _gaps(written, start, stop)]
             try:
                 found = await self._fetch(layout, wanted, window)
             except NotFound:
@@ -58,7 +70,7 @@ class Reader:
                 if attempt == _ATTEMPTS - 1:
                     raise InputOutput("a block of this file is on no datanode") from None
                 continue
-            self._prefetch(file, end, min(file.attr.size, end + window))
+            self._prefetch(file, stop, min(file.attr.size, stop + window))
             return [data for _, data in sorted([*written, *found], key=lambda part: part[0])]
         raise AssertionError("unreachable")
 
@@ -78,18 +90,19 @@ class Reader:
     async def _layout(self, file: File, position: int) -> tuple[Layout, int]:
         if (known := file.layouts.find(position)) is not None:
             return known
-        mark = self._invalidations.now()
-        small = file.attr.size <= WINDOW
-        start, end = (0, WINDOW) if small else (window_of(position), window_of(position) + WINDOW)
-        answer = await self._session.call(wire.GetLayout(file.ino, start, end))
-        assert isinstance(answer, wire.Layout)
-        layout = Layout(answer.extents, answer.holders)
-        if not self._invalidations.has_changed(file.ino, mark):
-            if answer.size <= WINDOW:
-                file.layouts.learn_whole(layout)
-            else:
-                file.layouts.learn_window(start, layout)
-        return layout, end
+        start = window_of(position)
+        for _ in range(_ATTEMPTS):
+            mark = self._invalidations.now()
+            answer = await self._session.call(wire.GetLayout(file.ino, start, start + WINDOW))
+            assert isinstance(answer, wire.Layout)
+            layout = Layout(answer.extents, answer.holders)
+            if not self._invalidations.has_changed(file.ino, mark):
+                if answer.size <= WINDOW:
+                    file.layouts.learn_whole(layout)
+                else:
+                    file.layouts.learn_window(start, layout)
+                break  # else it may lack what was committed here, and is not in the overlay any more
+        return layout, start + WINDOW
 
     async def _fetch(
         self, layout: Layout, wanted: Sequence[tuple[tuple[int, int], list[Extent]]], window: int
