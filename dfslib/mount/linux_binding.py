@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import os
+import signal
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -36,9 +37,10 @@ _BACKGROUND: Final = 128
 """Read-ahead and direct I/O that may be under way at a time; the kernel's default of 12 leaves datanodes idle."""
 _PIECES_MAX: Final = 512
 """Of one writev(2), which takes 1024."""
-_INTERRUPT_AFTER_S: Final = 1.0
-"""A request that waits for a lock is interrupted at once. All others have this time to end by themselves: programs
-that are sent signals all the time (timers, children) do not expect EINTR from open(2) or unlink(2)."""
+_KILLED_CHECK_S: Final = 1.0
+"""A request that waits for a lock is interrupted at once. All others only when their program is being killed, looked
+at so often: programs that are sent signals all the time (timers, children) do not expect EINTR from close(2)."""
+_SIGKILL_BIT: Final = 1 << (signal.SIGKILL - 1)
 _STOP_S: Final = 30.0
 _HEAD: Final = fuse.IN_HEADER.size
 _WRITE_HEAD: Final = _HEAD + fuse.WRITE_IN.size
@@ -60,8 +62,8 @@ class LinuxBinding:
         self._references: Counter[InodeId] = Counter()
         """How often the kernel was given each inode, less what it forgot."""
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._waits: dict[int, int] = {}
-        """The operation of each running request."""
+        self._waits: dict[int, tuple[int, int]] = {}
+        """The operation of each running request, and the thread that waits for it."""
         self._buffer = bytearray(fuse.BUFFER_BYTES)
         self._ended = asyncio.Event()
         self._notifier: KernelNotifier | None = None
@@ -165,7 +167,7 @@ class LinuxBinding:
             return
         task = asyncio.create_task(self._serve(request))
         self._running[unique] = task
-        self._waits[unique] = op
+        self._waits[unique] = op, pid
 
     def _take_special(self, op: int, unique: int, data: memoryview) -> bool:
         """Whether it was one that the file system has no part in."""
@@ -206,10 +208,11 @@ class LinuxBinding:
         task = self._running.get(unique)
         if task is None:
             return  # answered already: interrupts are sent only after their request was read
-        if self._waits[unique] == Op.SETLKW:
+        op, pid = self._waits[unique]
+        if op == Op.SETLKW or _is_killed(pid):
             task.cancel()
-        else:
-            asyncio.get_running_loop().call_later(_INTERRUPT_AFTER_S, task.cancel)
+        else:  # the kernel tells once: a signal that kills may come after one that does not
+            asyncio.get_running_loop().call_later(_KILLED_CHECK_S, self._interrupt, unique)
 
     # ---------------------------------------------------------------------------------------------- answering
 
@@ -284,6 +287,16 @@ class LinuxBinding:
         self._fs.attach(self._notifier)
         log.info(event("mounted", mountpoint=self._mountpoint, protocol=f"{major}.{self._minor}", agreed=repr(agreed)))
         self._ready()
+
+
+def _is_killed(thread: int) -> bool:
+    """Whether SIGKILL waits for a thread; every signal that ends its program becomes one (proc(5), SigPnd)."""
+    try:
+        lines = Path(f"/proc/{thread}/status").read_text().splitlines()
+    except OSError:  # of another namespace, or gone
+        return False
+    masks = [line.split()[1] for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(int(mask, 16) & _SIGKILL_BIT for mask in masks)
 
 
 def _init_out(minor: int, read_ahead: int, agreed: Init) -> bytes:

@@ -48,6 +48,8 @@ _SLICE: Final = 8 << 20
 _UPLOADS: Final = 2
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MOST_S: Final = 5.0
+_SYNC_PATIENCE: Final = 4
+"""Time limits that the datanodes may take to sync all that they have in memory."""
 _RETRIES_UNFORESEEN: Final = 5
 """For errors of which nobody knows whether they pass."""
 
@@ -202,7 +204,12 @@ class Writer:
         if sync and self._file.unsynced:
             self._file.unsynced = False
             try:
-                await self._out.session.call(wire.Sync(self._file.ino))
+                # disks may take longer than a namenode may be away
+                async with asyncio.timeout(_SYNC_PATIENCE * self._out.timeout_s):
+                    await self._out.session.call(wire.Sync(self._file.ino), patient=True)
+            except TimeoutError:
+                self._file.unsynced = True
+                raise Unavailable("the datanodes' disks do not answer") from None
             except BaseException:
                 self._file.unsynced = True
                 raise

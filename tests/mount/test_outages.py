@@ -226,3 +226,31 @@ def test_a_mount_whose_process_died_is_replaced(
     mount.start()
     wait_until(lambda: attempt("cat f", mount.path).stdout == "kept\n", "the new mount serves")
     assert "process has died" in mount.log.read_text()
+
+
+def test_a_program_that_waits_can_be_killed_and_signals_that_do_not_kill_are_no_errors(
+    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+) -> None:
+    cluster = make_cluster(1)
+    mount = make_mount(cluster.url)
+    run("echo there > f", mount.path)
+    cluster.namenode.kill()
+    code = (
+        "import signal, sys\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nprint(open(sys.argv[1]).read(), end='')"
+    )
+    path = str(mount.path / "f")
+    alarmed = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    doomed = subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL)
+    wait_until(lambda: all(_waits(process.pid) for process in (alarmed, doomed)), "both wait for the namenode")
+    began = time.monotonic()
+    doomed.terminate()
+    assert doomed.wait(25) == -signal.SIGTERM
+    assert time.monotonic() - began < 20, "not only because its time was over"
+    cluster.namenode.start()
+    out, _ = alarmed.communicate(timeout=60)
+    assert (alarmed.returncode, out) == (0, "there\n")
+
+
+def _waits(pid: int) -> bool:
+    return "fuse" in Path(f"/proc/{pid}/wchan").read_text() or "request_wait" in Path(f"/proc/{pid}/wchan").read_text()
