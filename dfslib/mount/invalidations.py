@@ -17,6 +17,7 @@ class Invalidations:
     def __init__(self) -> None:
         self._count = 0
         self._inodes: dict[InodeId, int] = {}
+        self._by_others: dict[InodeId, int] = {}
         self._floor = 0
         """Of changes up to this one nothing is known any more."""
         self.last_name = 0
@@ -34,6 +35,14 @@ class Invalidations:
         if len(self._inodes) > _KEPT:
             self._floor = self._inodes.pop(next(iter(self._inodes)))
 
+    def changed_by_others(self, ino: InodeId) -> None:
+        """The namenode said so; or it was told that this inode is not cached here any more, and says nothing."""
+        self.changed(ino)
+        self._by_others.pop(ino, None)
+        self._by_others[ino] = self._count
+        if len(self._by_others) > _KEPT:
+            del self._by_others[next(iter(self._by_others))]
+
     def name_changed(self) -> None:
         self._count += 1
         self.last_name = self._count
@@ -43,10 +52,12 @@ class Invalidations:
         self._count += 1
         self._floor = self.last_name = self._count
         self._inodes.clear()
+        self._by_others.clear()
 
     def has_changed(self, ino: InodeId, mark: int) -> bool:
         """Whether it may have changed since the mark was taken."""
         return self._floor > mark or self._inodes.get(ino, 0) > mark
 
-    def any_changed(self, mark: int) -> bool:
-        return self._count > mark
+    def others_have_changed(self, ino: InodeId, mark: int) -> bool:
+        """Whether others may have, as far as that is known."""
+        return self._by_others.get(ino, 0) > mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -18,6 +19,8 @@ changed while the namenode was away may live on, in kernels that cannot be told 
 _SETTLING_S: Final = 1.0
 """A program may be on its way through names that were dropped this short a time ago."""
 _RETRY_S: Final = 0.1
+_TAKEN_S: Final = (0.05, 1.0)
+"""By then a program has taken the answer to its lookup: mostly, and as good as surely."""
 _LOOKUPS_KEPT: Final = 4096
 
 
@@ -57,6 +60,17 @@ class KernelCache:
             if self._notifier is not None:
                 self._names_dropping += 1
                 self._notify(self._drop_name(self._notifier, parent, name))
+
+    def attributes_are_old(self, ino: InodeId) -> None:
+        """An answer that the kernel is being given now has attributes from before a change. When it has taken them it
+        does not say; so it is told twice."""
+        self._tasks.spawn(self._drop_attributes_soon(ino), "drop attributes")
+
+    async def _drop_attributes_soon(self, ino: InodeId) -> None:
+        for delay_s in _TAKEN_S:
+            await asyncio.sleep(delay_s)
+            if self._notifier is not None:
+                await self._notifier.invalidate_inode(ino, attributes_only=True)
 
     def drop_inode(self, ino: InodeId) -> None:
         """Its attributes and pages are not what it is."""

@@ -115,7 +115,7 @@ class VFS:
         self._locks = Locks(self._session, self._tasks)
         self._directories: dict[Handle, OpenDirectory] = {}
         self._next_directory = 1
-        self._forgotten: list[InodeId] = []
+        self._forgotten: set[InodeId] = set()
         self._tell_accesses_s = 0.0
         self._parents = Directories(self._invalidations)
         self._changes = 0
@@ -145,19 +145,18 @@ class VFS:
         if self._session.connected and self._clock.monotonic_s() >= self._tell_accesses_s:
             self._tell_accesses_s = self._clock.monotonic_s() + _ACCESSES_S
             await self._files.tell_accesses()
-        if self._forgotten and self._session.connected:
-            forgotten, self._forgotten = self._forgotten, []
-            await self._session.call(wire.Forget(forgotten))
+        if self._session.connected:
+            await self._tell_forgotten()
 
     # ------------------------------------------------------------------------------------ the session's words
 
     def invalidated(self, push: wire.Invalidate) -> None:
         self._changes += 1
         for ino in push.attributes:
-            self._invalidations.changed(ino)
+            self._invalidations.changed_by_others(ino)
             self._files.others_changed(ino, content=False)
         for ino in push.contents:
-            self._invalidations.changed(ino)
+            self._invalidations.changed_by_others(ino)
             self._files.others_changed(ino, content=True)
         if push.names:
             self._invalidations.name_changed()
@@ -202,16 +201,30 @@ class VFS:
     async def _attributes(self, operation: wire.Operation, mark: int) -> Attr:
         answer = await self._session.call(operation)
         assert isinstance(answer, wire.Attributes)
-        self._files.learn(answer.attr, mark)
         self._parents.learn(answer.directories, mark)
-        return self._files.present(answer.attr)
+        return self._told(answer.attr, mark)
+
+    def _told(self, attr: Attr, mark: int) -> Attr:
+        """What the kernel is given for attributes that were asked for after the mark was taken."""
+        self._forgotten.discard(attr.ino)
+        self._files.learn(attr, mark)
+        if self._invalidations.others_have_changed(attr.ino, mark):
+            self._kernel.attributes_are_old(attr.ino)
+        return self._files.present(attr)
 
     def forget(self, ino: InodeId) -> None:
         self._kernel.forget(ino)
-        self._forgotten.append(ino)
+        self._forgotten.add(ino)
         if len(self._forgotten) >= _FORGET_AT and self._session.connected:
-            forgotten, self._forgotten = self._forgotten, []
-            self._tasks.spawn(self._session.call(wire.Forget(forgotten)), "forget")
+            self._tasks.spawn(self._tell_forgotten(), "forget")
+
+    async def _tell_forgotten(self) -> None:
+        """From here on the namenode does not tell of changes of these: an answer on its way is old when it comes."""
+        forgotten, self._forgotten = self._forgotten, set()
+        for ino in forgotten:
+            self._invalidations.changed_by_others(ino)
+        if forgotten:
+            await self._session.call(wire.Forget(list(forgotten)))
 
     async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr:
         known = self._files.known(ino) or self._parents.find(ino)
@@ -329,6 +342,7 @@ class VFS:
         )  # fmt: skip
         answer, number = await self._files.create(operation, flags)
         attr = answer.attr
+        self._forgotten.discard(attr.ino)
         self._parents.learn(answer.directories, mark)
         keep = self._kernel.opened(attr.ino, attr.version)
         return self._files.present(attr), Opened(number, keep_cache=keep)
@@ -394,8 +408,7 @@ class VFS:
         assert isinstance(answer, wire.Entries)
         entries = []
         for entry in answer.entries:
-            self._files.learn(entry.attr, mark)
-            entries.append(Entry(entry.name, self._files.present(entry.attr)))
+            entries.append(Entry(entry.name, self._told(entry.attr, mark)))
         return entries, answer.more
 
     def _directory(self, handle: Handle) -> OpenDirectory:
