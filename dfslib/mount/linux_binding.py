@@ -14,6 +14,7 @@ import signal
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -166,6 +167,7 @@ class LinuxBinding:
             self._forget(request)
             return
         task = asyncio.create_task(self._serve(request))
+        task.add_done_callback(partial(self._end, unique))
         self._running[unique] = task
         self._waits[unique] = op, pid
 
@@ -226,18 +228,19 @@ class LinuxBinding:
             self._reply_error(unique, error.errno)
         except Errno as error:
             self._reply_error(unique, error.code)
-        except asyncio.CancelledError:
-            self._reply_error(unique, errno.EINTR)
-            raise
         except (Malformed, struct.error) as error:
             log.error(event("malformed request", operation=request.op, reason=error))  # noqa: TRY400
             self._reply_error(unique, errno.EIO)
         except Exception:
             log.exception(event("request failed unexpectedly", operation=request.op, inode=request.node))
             self._reply_error(unique, errno.EIO)
-        finally:
-            self._running.pop(unique, None)
-            self._waits.pop(unique, None)
+
+    def _end(self, unique: int, task: asyncio.Task[None]) -> None:
+        """Here, because a task that is cancelled before its first step runs none of its own lines."""
+        self._running.pop(unique, None)
+        self._waits.pop(unique, None)
+        if task.cancelled():
+            self._reply_error(unique, errno.EINTR)
 
     def _answer(self, unique: int, answer: Answer) -> None:
         for ino in answer.nodes:
