@@ -65,7 +65,7 @@ def test_sqlite_from_two_mounts(folder: Path, mount: Mount, other_mount: Mount) 
     elsewhere = other_mount.path / folder.relative_to(mount.path)
     (folder / "writer.py").write_text(ROLLBACK)
     run("sqlite3 db 'create table counter(n); create table log(who, n); insert into counter values(0)'", folder)
-    run(f"(cd {elsewhere}; {sys.executable} writer.py b) & {sys.executable} writer.py a; wait %1", folder)
+    run(f"(cd {elsewhere}; {sys.executable} writer.py b) & other=$!; {sys.executable} writer.py a; wait $other", folder)
     for place in (folder, elsewhere):
         assert run("sqlite3 db 'pragma integrity_check; select n from counter; select count(*) from log'", place) == (
             "ok\n120\n120\n"
@@ -76,7 +76,7 @@ def test_sqlite_wal_from_two_processes(folder: Path) -> None:
     (folder / "writer.py").write_text(ROLLBACK)
     run("sqlite3 db 'pragma journal_mode=wal; create table counter(n); create table log(who, n)' > /dev/null", folder)
     run("sqlite3 db 'insert into counter values(0)'", folder)
-    run(f"{sys.executable} writer.py b & {sys.executable} writer.py a; wait %1", folder)
+    run(f"{sys.executable} writer.py b & other=$!; {sys.executable} writer.py a; wait $other", folder)
     assert run("sqlite3 db 'pragma integrity_check; select n from counter'", folder) == "ok\n120\n"
 
 
