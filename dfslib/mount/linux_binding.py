@@ -41,6 +41,8 @@ _PIECES_MAX: Final = 512
 _KILLED_CHECK_S: Final = 1.0
 """A request that waits for a lock is interrupted at once. All others only when their program is being killed, looked
 at so often: programs that are sent signals all the time (timers, children) do not expect EINTR from close(2)."""
+_TO_THE_END: Final = frozenset({Op.FLUSH, Op.RELEASE, Op.RELEASEDIR})
+"""Not interrupted: they give up what a program held, its locks among it, above all when it is killed."""
 _SIGKILL_BIT: Final = 1 << (signal.SIGKILL - 1)
 _STOP_S: Final = 30.0
 _HEAD: Final = fuse.IN_HEADER.size
@@ -211,6 +213,8 @@ class LinuxBinding:
         if task is None:
             return  # answered already: interrupts are sent only after their request was read
         op, pid = self._waits[unique]
+        if op in _TO_THE_END:
+            return
         if op == Op.SETLKW or _is_killed(pid):
             task.cancel()
         else:  # the kernel tells once: a signal that kills may come after one that does not
