@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from dfslib.datanode.store.block_file import BadBlock, Footer, check_slices, decode_footer
+from dfslib.datanode.store.block_file import BadBlock, Footer, check_slices, decode_footer, likely_ending
 from dfslib.datanode.store.open_block import ROTTEN
 from dfslib.errors import InputOutput
 from dfslib.model import BlockId, format_block
@@ -18,7 +18,6 @@ PIECE_BYTES: Final = 1 << 20
 """Checked at a time; a multiple of the slices that have checksums."""
 _ALIGN: Final = 4096
 """What direct reads have to be multiples of."""
-_ENDING_BYTES: Final = 8 << 10
 
 
 def new_buffer() -> mmap.mmap:
@@ -75,7 +74,7 @@ class BlockCheck:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _read_footer(self) -> Footer:
-        wanted = min(self._file_bytes, _ENDING_BYTES)
+        wanted = likely_ending(self._file_bytes)
         while True:
             if wanted > PIECE_BYTES:
                 raise BadBlock("the footer is longer than any")

@@ -18,14 +18,13 @@ from dfslib.datanode.store.block_file import (
     aligned_range,
     check_slices,
     decode_footer,
+    likely_ending,
 )
 from dfslib.errors import InputOutput
 from dfslib.model import BlockId, format_block
 
 CHECK_BYTES: Final = 512 << 10
 """Bytes read and checked at a time: what was copied is still in the core's cache for the checksum."""
-_ENDING_BYTES: Final = 8 << 10
-"""Read from the end at once: holds the footer of a whole 64 MiB block with a few origins."""
 ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
 """Errors of a read that say the disk lost the data, and not that the process lacks something."""
 
@@ -125,7 +124,7 @@ class OpenBlock:
 
     def _read_footer(self) -> Footer:
         size = self._file_bytes = os.fstat(self.file.fileno()).st_size
-        wanted = min(size, _ENDING_BYTES)
+        wanted = likely_ending(size)
         while True:
             ending = bytearray(wanted)
             self._read_into(memoryview(ending), size - wanted)
