@@ -12,8 +12,12 @@ from typing import Any, Final
 
 from dfslib.model import BlockId, NodeId
 
+PAGE: Final = 4 << 10
+"""What a datanode has to read and check for any byte of it, and the kernel to have for it."""
 UNIT: Final = 64 << 10
-"""Bytes of a block that are fetched at least, aligned: what a datanode has to read and check for any byte of them."""
+"""What is fetched at least, aligned, where more is wanted than was asked for: small files lie together."""
+_PIECE_COST: Final = 1 << 10
+"""Memory that a piece takes beside its bytes."""
 
 Fetch = Callable[[BlockId, int, int, Sequence[NodeId]], Coroutine[Any, Any, bytearray]]
 
@@ -31,12 +35,14 @@ class Piece:
 
 
 class BlockCache:
+    """Long pieces are found by each of their units, short ones by each of their pages: either way there are few."""
+
     def __init__(self, limit_bytes: int, fetch: Fetch) -> None:
         self._limit = limit_bytes
         self._fetch = fetch
-        self._pieces: OrderedDict[tuple[BlockId, int], Piece] = OrderedDict()
-        """By block and first unit; a piece of several units is found by each of them in `_units`."""
+        self._pieces: OrderedDict[Piece, BlockId] = OrderedDict()
         self._units: dict[tuple[BlockId, int], Piece] = {}
+        self._pages: dict[tuple[BlockId, int], Piece] = {}
         self._used = 0
 
     @property
@@ -45,58 +51,66 @@ class BlockCache:
 
     def find(self, block: BlockId, position: int) -> Piece | None:
         """The piece that has this byte of the block, arrived or on its way."""
-        piece = self._units.get((block, position // UNIT))
-        if piece is None or not piece.start <= position < piece.start + piece.length:
-            return None
-        self._pieces.move_to_end((block, piece.start // UNIT))
+        piece = self._units.get((block, position // UNIT)) or self._pages.get((block, position // PAGE))
+        if piece is not None:
+            self._pieces.move_to_end(piece)
         return piece
 
-    def start(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId]) -> Piece:
-        """Begin to fetch the units of [start, end), up to the first of them that is here already."""
-        first = start // UNIT
+    def start(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId], grain: int) -> Piece:
+        """Begin to fetch [start, end), widened to multiples of `grain` (PAGE or UNIT), up to the first of these that
+        is here already. `start` is not."""
+        first = start // grain
         last = first + 1
-        while last * UNIT < end and (block, last) not in self._units:
+        while last * grain < end and not self._has(block, last * grain, grain):
             last += 1
-        start, end = first * UNIT, last * UNIT
+        start, end = first * grain, last * grain
         task = asyncio.create_task(self._fetch(block, start, end, holders), name=f"read {block:x}")
         piece = Piece(start, end - start, task)
-        old = self._units.get((block, first))
-        if old is not None:
-            self._remove(block, old)
-        self._pieces[(block, first)] = piece
-        for unit in range(first, last):
-            self._units[(block, unit)] = piece
-        self._used += piece.length
-        task.add_done_callback(lambda done: self._arrived(block, piece, done))
+        self._pieces[piece] = block
+        table, size = self._table(piece)
+        for number in range(start // size, end // size):
+            table[(block, number)] = piece
+        self._used += piece.length + _PIECE_COST
+        task.add_done_callback(lambda done: self._arrived(piece, done))
         self._shrink()
         return piece
 
-    def _arrived(self, block: BlockId, piece: Piece, task: asyncio.Task[bytearray]) -> None:
+    def _has(self, block: BlockId, position: int, grain: int) -> bool:
+        """Pages of a unit that are here do not keep it from being fetched as a whole."""
+        return (block, position // UNIT) in self._units or (grain == PAGE and (block, position // PAGE) in self._pages)
+
+    def _table(self, piece: Piece) -> tuple[dict[tuple[BlockId, int], Piece], int]:
+        """Where it is found, and by what."""
+        if piece.start % UNIT or piece.length % UNIT:
+            return self._pages, PAGE
+        return self._units, UNIT
+
+    def _arrived(self, piece: Piece, task: asyncio.Task[bytearray]) -> None:
         if task.cancelled() or task.exception() is not None:
-            self._remove(block, piece)  # whoever waits gets the error; the next one asks again
+            self._remove(piece)  # whoever waits gets the error; the next one asks again
         else:
             piece.data = memoryview(task.result())
 
     def _shrink(self) -> None:
         while self._used > self._limit and len(self._pieces) > 1:
-            (block, _), piece = next(iter(self._pieces.items()))
-            self._remove(block, piece)
+            self._remove(next(iter(self._pieces)))
 
-    def _remove(self, block: BlockId, piece: Piece) -> None:
-        first = piece.start // UNIT
-        if self._pieces.get((block, first)) is not piece:
+    def _remove(self, piece: Piece) -> None:
+        block = self._pieces.pop(piece, None)
+        if block is None:
             return
-        del self._pieces[(block, first)]
-        self._used -= piece.length
-        for unit in range(first, -(-(piece.start + piece.length) // UNIT)):
-            if self._units.get((block, unit)) is piece:
-                del self._units[(block, unit)]
+        self._used -= piece.length + _PIECE_COST
+        table, size = self._table(piece)
+        for number in range(piece.start // size, (piece.start + piece.length) // size):
+            if table.get((block, number)) is piece:
+                del table[(block, number)]
 
     async def close(self) -> None:
-        tasks = [piece.ready for piece in self._pieces.values() if not piece.ready.done()]
+        tasks = [piece.ready for piece in self._pieces if not piece.ready.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pieces.clear()
         self._units.clear()
+        self._pages.clear()
         self._used = 0

@@ -8,7 +8,7 @@ from typing import Final
 
 from dfslib.errors import DfsError, InputOutput, NotFound
 from dfslib.model import Extent
-from dfslib.mount.block_cache import BlockCache, Piece
+from dfslib.mount.block_cache import PAGE, UNIT, BlockCache, Piece
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import Buffer
 from dfslib.mount.invalidations import Invalidations
@@ -19,6 +19,8 @@ from dfslib.wire import session as wire
 
 _NEAR: Final = 1 << 20
 """The kernel reads ahead itself, several requests at a time and in any order: this far off is still in order."""
+_NEAR_FIRST: Final = 128 << 10
+"""As long as a reader is not in order, it takes more to be: reads all over a file come near one another at times."""
 _WINDOW_FIRST: Final = 512 << 10
 _WINDOW_MOST: Final = 16 << 20
 _FETCH: Final = 2 << 20
@@ -80,7 +82,8 @@ class Reader:
 
     def _read_ahead(self, handle: OpenFile, offset: int, size: int) -> int:
         """How much to fetch beyond what is asked for."""
-        if -_NEAR <= offset - handle.next_offset <= _NEAR:
+        near = _NEAR if handle.window else _NEAR_FIRST
+        if -near <= offset - handle.next_offset <= near:
             handle.window = min(max(handle.window * 2, _WINDOW_FIRST), self._window_most)
             handle.next_offset = max(handle.next_offset, offset + size)
         else:
@@ -127,7 +130,8 @@ class Reader:
             piece = self._cache.find(extent.block, position)
             if piece is None:
                 upto = min(max(end, position + window), position + _FETCH)
-                piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block))
+                grain = UNIT if window or upto - position >= UNIT else PAGE
+                piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block), grain)
             upto = min(end, piece.start + piece.length)
             yield extent.offset + position - extent.block_offset, (piece, position, upto)
             position = upto
@@ -146,7 +150,7 @@ class Reader:
                 piece = self._cache.find(extent.block, position)
                 if piece is None:
                     upto = min(block_end, position + _FETCH)
-                    piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block))
+                    piece = self._cache.start(extent.block, position, upto, layout.holders(extent.block), UNIT)
                 position = piece.start + piece.length
 
 

@@ -1,0 +1,114 @@
+"""The cache of blocks: what is read is right, fetched once, in few pieces and within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfslib.errors import InputOutput
+from dfslib.model import BlockId, NodeId
+from dfslib.mount.block_cache import PAGE, UNIT, BlockCache
+
+SIZE = 5 * UNIT + 1234
+BLOCKS = {BlockId(number): random.Random(number).randbytes(SIZE) for number in (1, 2)}
+LIMIT = 6 * UNIT
+
+
+class Source:
+    """Gives bytes of BLOCKS, as a datanode does, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[BlockId, int, int]] = []
+        self.fails = False
+
+    async def fetch(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId]) -> bytearray:
+        self.asked.append((block, start, end))
+        await asyncio.sleep(0)
+        if self.fails:
+            raise InputOutput("not now")
+        return bytearray(BLOCKS[block][start:end])
+
+
+async def read(cache: BlockCache, block: BlockId, start: int, end: int, grain: int) -> bytes:
+    parts = []
+    while start < end:
+        piece = cache.find(block, start) or cache.start(block, start, end, (), grain)
+        assert piece.start <= start < piece.start + piece.length
+        stop = min(end, piece.start + piece.length)
+        parts.append((await piece.ready)[start - piece.start : stop - piece.start])
+        start = stop
+    return b"".join(parts)
+
+
+READS = st.lists(
+    st.tuples(
+        st.sampled_from(sorted(BLOCKS)),
+        st.integers(0, SIZE - 1),
+        st.one_of(st.integers(1, 3 * PAGE), st.integers(1, 3 * UNIT)),
+        st.sampled_from((PAGE, UNIT)),
+    ),
+    max_size=30,
+)
+
+
+@given(READS)
+def test_any_reads_get_the_bytes_of_the_block_and_nothing_is_kept_beyond_the_bound(
+    reads: list[tuple[BlockId, int, int, int]],
+) -> None:
+    async def run() -> None:
+        cache = BlockCache(LIMIT, Source().fetch)
+        for block, start, size, grain in reads:
+            end = min(start + size, SIZE)
+            assert await read(cache, block, start, end, grain) == BLOCKS[block][start:end]
+            assert cache.used_bytes <= LIMIT
+        await cache.close()
+        assert cache.used_bytes == 0
+
+    asyncio.run(run())
+
+
+def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
+    async def run() -> None:
+        source = Source()
+        cache = BlockCache(1 << 20, source.fetch)
+        one = BlockId(1)
+        await read(cache, one, 3 * PAGE + 7, 3 * PAGE + 8, PAGE)
+        await read(cache, one, 3 * PAGE, 4 * PAGE, PAGE)  # is here
+        await read(cache, one, 2 * PAGE, 5 * PAGE, PAGE)  # is here in the middle
+        await read(cache, one, 0, 1, UNIT)  # pages do not keep the unit from being fetched
+        await read(cache, one, 0, UNIT, PAGE)
+        await read(cache, one, UNIT - 1, UNIT + 1, PAGE)
+        assert source.asked == [
+            (one, 3 * PAGE, 4 * PAGE),
+            (one, 2 * PAGE, 3 * PAGE),
+            (one, 4 * PAGE, 5 * PAGE),
+            (one, 0, UNIT),
+            (one, UNIT, UNIT + PAGE),
+        ]
+        await cache.close()
+
+    asyncio.run(run())
+
+
+def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
+    async def run() -> None:
+        source = Source()
+        cache = BlockCache(1 << 20, source.fetch)
+        one = BlockId(1)
+        source.fails = True
+        with pytest.raises(InputOutput):
+            await read(cache, one, 0, 1, PAGE)
+        assert cache.used_bytes == 0
+        assert cache.find(one, 0) is None
+        source.fails = False
+        found = await asyncio.gather(*(read(cache, one, 5, 10, PAGE) for _ in range(5)))
+        assert found == [BLOCKS[one][5:10]] * 5
+        assert source.asked == [(one, 0, PAGE)] * 2
+        await cache.close()
+
+    asyncio.run(run())
