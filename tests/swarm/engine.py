@@ -121,3 +121,14 @@ def build_image() -> None:
     make_base()
     # The host's network: the way to the package index is the machine's own.
     docker("build", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}", "--tag", IMAGE, ROOT)
+
+
+def derive(tag: str, *instructions: str) -> str:
+    """The name of another image of the project: the one of these tests, changed by instructions of a Dockerfile."""
+    name = f"{IMAGE.split(':')[0]}:{tag}"
+    dockerfile = "\n".join([f"FROM {IMAGE}", *instructions])
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", name, "-"],
+        input=dockerfile, text=True, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    return name

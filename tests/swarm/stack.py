@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from real_cluster import ROOT, alive_datanodes, wait_until
 
 INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
 _DEADLINE_S = 120.0
+_PORT = re.compile(r":(\d+)->8181/tcp")
 
 
 class Stack:
@@ -45,6 +48,18 @@ class Stack:
         lines = engine.docker("stack", "services", self.name, "--format", "{{.Replicas}}").splitlines()
         return all(len(set(line.split()[0].split("/"))) == 1 for line in lines)
 
+    def kill(self, service: str) -> None:
+        """One container of a service; returns when swarm has put another one in its place, which is healthy."""
+        before = self.containers(service)
+        engine.docker("kill", before[0])
+
+        def is_replaced() -> bool:
+            now = self.containers(service)
+            return before[0] not in now and len(now) == len(before)
+
+        wait_until(is_replaced, f"another one runs as {service}", _DEADLINE_S, 0.2)
+        self.wait_settled()
+
     def remove(self, volumes: bool = False) -> None:
         """Return when no container of it is left, so that it can be deployed anew."""
         engine.docker("stack", "rm", self.name)
@@ -60,15 +75,16 @@ class Stack:
 
     def containers(self, service: str) -> list[str]:
         """Ids of the running containers of a service."""
-        label = f"label=com.docker.swarm.service.name={self.name}_{service}"
-        return engine.docker("ps", "-q", "--no-trunc", "--filter", label).split()
+        return engine.docker("ps", "-q", "--no-trunc", "--filter", self._label(service)).split()
 
-    def datanode_ports(self) -> list[int]:
-        """The ports of this machine at which the datanodes answer."""
-        return [
-            int(engine.docker("port", container, "8181/tcp").splitlines()[0].rpartition(":")[2])
-            for container in self.containers("data")
-        ]
+    def _label(self, service: str) -> str:
+        return f"label=com.docker.swarm.service.name={self.name}_{service}"
+
+    def datanode_ports(self, *conditions: str) -> list[int]:
+        """The ports of this machine at which the datanodes answer; those of which "health=healthy", for instance."""
+        filters = [part for condition in [self._label("data"), *conditions] for part in ("--filter", condition)]
+        lines = engine.docker("ps", *filters, "--format", "{{.Ports}}").splitlines()
+        return [int(_PORT.findall(line)[0]) for line in lines if _PORT.search(line)]
 
     def scale(self, service: str, count: int) -> None:
         engine.docker("service", "scale", "--detach", f"{self.name}_{service}={count}")
@@ -81,12 +97,14 @@ class Stack:
             engine.docker("rm", "--force", *containers)
         engine.docker("volume", "rm", name)
 
-    def update(self, service: str, *arguments: str) -> None:
-        """A rolling update of one service; fails unless swarm says that it was completed."""
-        engine.docker("service", "update", "--quiet", *arguments, f"{self.name}_{service}", timeout_s=300)
-        status = engine.inspect("service", f"{self.name}_{service}")["UpdateStatus"]
+    def update(self, service: str, image: str, state: str = "completed") -> None:
+        """A rolling update of one service to another image; fails unless swarm says in the end that it is `state`."""
+        name = f"{self.name}_{service}"
+        command = ["docker", "service", "update", "--quiet", "--no-resolve-image", "--image", image, name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        status = engine.inspect("service", name)["UpdateStatus"]
         assert isinstance(status, dict)
-        assert status["State"] == "completed", status
+        assert status["State"] == state, f"{status}\n{done.stdout}\n{done.stderr}"
 
     def client(self) -> str:
         """The container of the service that is a client on the stack's network."""
@@ -134,28 +152,36 @@ def load(on: Stack, *options: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def load_from_outside(on: Stack, folder: Path, *options: str) -> Iterator[None]:
-    """The same from this machine."""
-    stop = folder / "stop"
-    stop.unlink(missing_ok=True)
-    environment = ["env", f"PYTHONPATH={ROOT}", f"LOAD_STOP={stop}"]
-    with _load([*environment, sys.executable, "-", on.url, *options], stop.touch):
-        yield
+def load_from_outside(target: str | Path, folder: Path, pause_s: float = 0.0) -> Iterator[dict[str, str]]:
+    """The same from this machine, by HTTP (`target` is a namenode's URL) or in a directory of a mount.
+
+    Afterwards the yielded dictionary has the SHA-256 of each file that is there, by its path below that directory.
+    """
+    stop = folder / f"stop-{uuid.uuid4()}"
+    environment = ["env", f"PYTHONPATH={ROOT}", f"LOAD_STOP={stop}", f"LOAD_PAUSE={pause_s}"]
+    with _load([*environment, sys.executable, "-", str(target)], stop.touch) as digests:
+        yield digests
 
 
 @contextlib.contextmanager
-def _load(command: Sequence[str], stop: Callable[[], object]) -> Iterator[None]:
+def _load(command: Sequence[str], stop: Callable[[], object]) -> Iterator[dict[str, str]]:
     with (ROOT / "tests/swarm/load.py").open("rb") as program:
         process = subprocess.Popen(command, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()  # a first round is done
+    digests: dict[str, str] = {}
     try:
-        yield
+        yield digests
     finally:
         stop()
-        out, err = process.communicate(timeout=120)
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+            process.wait()
     assert process.returncode == 0, err.decode()
     result = json.loads(out.splitlines()[-1])
     print(f"load: {result['counts']}")
     assert result["failures"] == []
     assert min(result["counts"].values()) > 0
+    digests.update(result["digests"])
