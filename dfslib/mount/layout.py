@@ -23,16 +23,24 @@ _WORK_MAX: Final = 1 << 16
 class Layout:
     """Some extents of a file; what lies between them is zeros."""
 
-    def __init__(self, extents: Sequence[Extent], holders: Holders) -> None:
+    def __init__(
+        self, extents: Sequence[Extent], holders: Holders, deferred: Mapping[BlockId, bytes] | None = None
+    ) -> None:
+        """`deferred`: blocks that the namenode has, with their bytes; b"" where it is to be asked for them."""
         self._extents = sorted(extents, key=lambda extent: extent.offset)
         self._offsets = [extent.offset for extent in self._extents]
         self._holders = dict(holders)
+        self._deferred = dict(deferred or {})
 
     def __len__(self) -> int:
         return len(self._extents)
 
     def holders(self, block: BlockId) -> Sequence[NodeId]:
         return self._holders.get(block, ())
+
+    def deferred(self, block: BlockId) -> bytes | None:
+        """Its bytes, b"" where the namenode is to be asked for them; None where datanodes have them."""
+        return self._deferred.get(block)
 
     def find(self, start: int, end: int) -> Iterator[Extent]:
         """The extents of [start, end), cut to that, in order."""
@@ -51,7 +59,7 @@ class Layout:
             for new in extents:
                 parts = [left for part in parts for left in _without(part, new.offset, new.end)]
             kept += parts
-        return Layout([*kept, *extents], {**self._holders, **holders})
+        return Layout([*kept, *extents], {**self._holders, **holders}, self._deferred)
 
 
 class Layouts:

@@ -136,7 +136,7 @@ class OpenFiles:
         else:
             self._learn(file, answer.attr, mark)
         if answer.extents is not None and not changed:
-            file.layouts.learn_whole(Layout(answer.extents, answer.holders))
+            file.layouts.learn_whole(Layout(answer.extents, answer.holders, answer.deferred))
         file.opens += 1
         handle = OpenFile(file, append=bool(flags & os.O_APPEND))
         file.handles.add(handle)

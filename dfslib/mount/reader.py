@@ -98,7 +98,7 @@ class Reader:
             mark = self._invalidations.now()
             answer = await self._session.call(wire.GetLayout(file.ino, start, start + WINDOW))
             assert isinstance(answer, wire.Layout)
-            layout = Layout(answer.extents, answer.holders)
+            layout = Layout(answer.extents, answer.holders, answer.deferred)
             if not self._invalidations.has_changed(file.ino, mark):
                 if answer.size <= WINDOW:
                     file.layouts.learn_whole(layout)
@@ -116,10 +116,21 @@ class Reader:
             position = start
             for extent in extents:
                 parts += _zeros(position, extent.offset)
-                parts += self._pieces(layout, extent, window)
+                if (deferred := layout.deferred(extent.block)) is None:
+                    parts += self._pieces(layout, extent, window)
+                else:
+                    parts.append((extent.offset, await self._deferred(extent, deferred)))
                 position = extent.end
             parts += _zeros(position, end)
         return [(at, part if not isinstance(part, tuple) else await _slice(*part)) for at, part in parts]
+
+    async def _deferred(self, extent: Extent, data: bytes) -> memoryview:
+        """The extent's bytes of a block that is `data`, or that the namenode has. Raises NotFound where it has not."""
+        if not data:
+            answer = await self._session.call(wire.ReadDeferred(extent.block))
+            assert isinstance(answer, wire.Value)
+            data = answer.value
+        return memoryview(data)[extent.block_offset : extent.block_offset + extent.length]
 
     def _pieces(
         self, layout: Layout, extent: Extent, window: int
@@ -145,6 +156,8 @@ class Reader:
             return
         layout, known_to = known
         for extent in layout.find(start, min(end, known_to)):
+            if layout.deferred(extent.block) is not None:
+                continue
             position, block_end = extent.block_offset, extent.block_offset + extent.length
             while position < block_end:
                 piece = self._cache.find(extent.block, position)

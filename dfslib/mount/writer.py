@@ -316,7 +316,7 @@ class Writer:
         self, batch: Batch, answer: wire.Attributes, extents: list[Extent], ref: BlockRef | None
     ) -> None:
         file = self._file
-        if not batch.sync:
+        if not batch.sync and not answer.synced:
             file.unsynced = True
         self._out.committed(file, answer)
         if ref is None:

@@ -15,8 +15,10 @@ from dfslib.model import NodeId
 from dfslib.namenode.app import make_app
 from dfslib.namenode.blocks.compaction import Compaction
 from dfslib.namenode.blocks.copies import wanted_copies
+from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
+from dfslib.namenode.blocks.moving import Mover
 from dfslib.namenode.blocks.unsynced import Unsynced
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.checkpoint.cluster import State
@@ -54,6 +56,8 @@ _COMPACT_EVERY_S: Final = 5
 _REPAIR_EVERY_S: Final = 0.5
 _FIND_EVERY_S: Final = 1
 _SESSIONS_EVERY_S: Final = 0.5
+_DEFER_S: Final = 1
+"""Small writes of a mount are brought to datanodes together so often."""
 _SYNC_EVERY_S: Final = 3
 """What a mount closed is in the datanodes' memory for no longer than about this."""
 
@@ -93,12 +97,13 @@ class NameNode:
             engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"], is_held=lambda: keeper.hold.held
         )
         unsynced = Unsynced(registry, time.monotonic)
+        new_id = BlockIds()
         writer = BlockWriter(
             registry,
             in_flight,
             collector,
             tasks,
-            BlockIds(),
+            new_id,
             time.monotonic,
             replication=settings["DFS_REPLICATION"],
             min_replicas=settings["DFS_MIN_REPLICAS"],
@@ -109,7 +114,9 @@ class NameNode:
         repair.is_held = lambda: keeper.hold.held
         writer.on_short = repair.changed
         status = ClusterStatus(engine, keeper, registry, writer.required, default, repair, time.monotonic)
-        compaction = Compaction(engine, writer, status.urls)
+        mover = Mover(engine, writer)
+        compaction = Compaction(engine, writer, mover, status.urls)
+        deferral = Deferral(engine, writer, mover, new_id)
         finder = Finder(engine, status.urls, time.time_ns)
         packer = Packer(writer, tasks)
         sessions = Sessions(engine, writer, registry, settings["DFS_SESSION_GRACE"], time.monotonic)
@@ -121,7 +128,7 @@ class NameNode:
                 sessions,
                 Looking(engine, status),
                 changing,
-                Writing(engine, changing, sessions, writer, packer, unsynced),
+                Writing(engine, changing, sessions, writer, packer, deferral, unsynced),
             ),
             keeper.cluster,
             tasks,
@@ -148,6 +155,7 @@ class NameNode:
             in_flight,
             status,
             repair,
+            deferral,
             time.monotonic,
             time.time_ns,
             joined,
@@ -169,6 +177,7 @@ class NameNode:
             spawn(collector.run_once, _COLLECT_EVERY_S, "garbage")
             spawn(repair.run_once, _REPAIR_EVERY_S, "repair")
             spawn(compaction.run_once, _COMPACT_EVERY_S, "compaction")
+            spawn(deferral.run_once, _DEFER_S, "deferral")
             spawn(sessions.run_once, _SESSIONS_EVERY_S, "sessions")
             spawn(unsynced.run_once, _SYNC_EVERY_S, "sync")
             spawn(finder.run_once, _FIND_EVERY_S, "finding")

@@ -139,7 +139,7 @@ class ClusterStatus:
         there = {node.id for node in self._registry.readable(now)}
         known = [node for node in self._registry.all() if self._registry.state(node, now) is not NodeState.DEAD]
         for block, record in records.scan_blocks(txn):
-            if not record.live:
+            if not record.live or record.deferred:
                 continue
             copies = sum(1 for node in record.nodes if node in there)
             wanted = wanted_copies(txn, block, self._replication)

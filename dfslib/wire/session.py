@@ -29,7 +29,7 @@ import msgspec
 
 from dfslib.model import Attr, BlockId, BlockRef, Entry, Extent, FileType, InodeId, NodeId
 
-SESSION_PROTOCOL: Final = 1
+SESSION_PROTOCOL: Final = 2
 """Raised when a mount of the version before could not work with this one."""
 FRAME_MAX: Final = 4 << 20
 INLINE_MAX: Final = 128 << 10
@@ -332,10 +332,18 @@ class NoteAccess(msgspec.Struct, frozen=True, array_like=True, tag=30):
     times: list[tuple[InodeId, int]]
 
 
+class ReadDeferred(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """-> Value: the bytes of a block that is on no datanode yet. NotFound where it is by now: the layout is an old
+    one."""
+
+    block: BlockId
+
+
 Operation = (
     Lookup | GetAttr | SetAttr | ReadDirectory | Create | Link | Unlink | Rmdir | Rename | Open | Close | GetLayout
     | Allocate | Commit | Write | Abandon | Sync | GetXattr | SetXattr | ListXattrs | RemoveXattr | Punch
     | CopyRange | GetLock | SetLock | CancelLock | GetSpace | Forget | Goodbye | NoteAccess
+    | ReadDeferred
 )  # fmt: skip
 
 
@@ -359,7 +367,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """`extents`: all of the file's, with `holders` of their blocks, where they were asked for and are few.
-    `directories`: those whose entries were changed, as they are then."""
+    `directories`: those whose entries were changed, as they are then. `deferred`: as in `Layout`. `synced`: what was
+    written is on disk, even if that was not asked for."""
 
     attr: Attr
     created: bool = False
@@ -367,6 +376,8 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, tag=2):
     extents: list[Extent] | None = None
     holders: dict[BlockId, list[NodeId]] = {}
     directories: list[Attr] = []
+    deferred: dict[BlockId, bytes] = {}
+    synced: bool = False
 
 
 class Entries(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -377,12 +388,14 @@ class Entries(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Of the file as it is in this `version`. What lies between extents is zeros."""
+    """Of the file as it is in this `version`. What lies between extents is zeros. `deferred`: blocks that no
+    datanode has yet, with their bytes, b"" where ReadDeferred is to be asked for them."""
 
     version: int
     size: int
     extents: list[Extent]
     holders: dict[BlockId, list[NodeId]]
+    deferred: dict[BlockId, bytes] = {}
 
 
 class Target(msgspec.Struct, frozen=True, array_like=True):

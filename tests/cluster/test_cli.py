@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 from real_cluster import ROOT, alive_datanodes, free_ports, wait_until
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
@@ -246,7 +247,9 @@ def test_up_when_a_process_cannot_start(up, tmp_path):
 
 
 def test_an_interrupted_get_leaves_nothing(cluster, dfs, tmp_path):
-    assert dfs("put", "-", "/interrupted", input=bytes(300 << 20)).returncode == 0
+    assert dfs("put", "-", "/interrupted", input=b"").returncode == 0
+    cut = {"op": "truncate", "size": str(8 << 30)}  # zeros for several seconds, whatever the disk does
+    requests.post(f"{cluster.url}fs/interrupted", params=cut, timeout=30).raise_for_status()
     (tmp_path / "out").mkdir()
     with subprocess.Popen(
         [*DFS, "--url", cluster.url, "get", "/interrupted", str(tmp_path / "out")], stderr=subprocess.PIPE

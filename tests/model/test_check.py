@@ -18,6 +18,7 @@ from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, keys, records
 from dfslib.namenode.namespace.check import Problem, check
 from dfslib.namenode.namespace.create import NewInode, create, make_directories, make_root
+from dfslib.namenode.namespace.deferred import add_deferred
 from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.unlink import detach, reap, unlink
 from dfslib.namenode.namespace.xattr import set_xattr
@@ -44,6 +45,9 @@ def furnish(txn: Txn) -> None:
     make_directories(txn, [b"cut off", b"a", b"b"], 1)
     detach(txn, ROOT, b"cut off", 4)
     reap(txn, 1, 5)
+    late = create(txn, ROOT, b"late", NewInode(type=FileType.FILE, mode=0o644), 1).ino
+    add_deferred(txn, BlockId(5), b"deferred")
+    content.replace_content(txn, late, 8, [Extent(0, 8, BlockId(5))], 2)
     orphan = create(txn, ROOT, b"orphan", NewInode(type=FileType.FILE, mode=0o644), 1).ino
     content.replace_content(txn, orphan, 10, [Extent(0, 10, BlockId(3))], 2)
     unlink(txn, ROOT, b"orphan", 3)
@@ -83,7 +87,7 @@ def renumbered(key: bytes) -> bytes:
 def test_the_store_is_sound_and_has_every_kind_of_key() -> None:
     assert problems_after(lambda _: None) == []
     assert {prefix_of(key) for key in GOOD} == {
-        keys.INODES, keys.DENTRIES, keys.CHUNKS, keys.BLOCKS, keys.REFERENCES, keys.XATTRS, keys.GARBAGE,
+        keys.INODES, keys.DENTRIES, keys.CHUNKS, keys.BLOCKS, keys.DEFERRED, keys.REFERENCES, keys.XATTRS, keys.GARBAGE,
         keys.SPARSE, keys.DETACHED, keys.ORPHANS, keys.REQUESTS, keys.REQUEST_TIMES, b"sk",
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from dfslib.namenode.checkpoint.format import Commit, commit_of
+from dfslib.namenode.namespace import keys
 
 PENDING_MAX_BYTES: Final = 64 << 20
 """Kept in memory while no datanode takes it; past that the next thing to ship is a whole checkpoint."""
@@ -41,6 +42,19 @@ class Journal:
     def take(self) -> Pending:
         """All that waits; it waits no more."""
         with self._lock:
-            taken = Pending(self._commits, self._wall_ns(), self._lost)
-            self._commits, self._bytes, self._lost = [], 0, False
-            return taken
+            commits, self._commits = self._commits, []
+            taken = Pending(commits, self._wall_ns(), self._lost)
+            self._bytes, self._lost = 0, False
+        return taken._replace(commits=_without_passing(commits))
+
+
+def _without_passing(commits: list[Commit]) -> list[Commit]:
+    """The commits without the bytes of deferred blocks that have gone on to datanodes since: what is taken together
+    is written and restored together, and most of them are here for a second only."""
+    gone = {key for _, changes in commits for key, value in changes if value is None and key[:1] == keys.DEFERRED}
+    if not gone:
+        return commits
+    return [
+        (number, [(key, value) for key, value in changes if value is None or key not in gone])
+        for number, changes in commits
+    ]

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
 from dfslib.model import InodeId, NodeId, parse_block
+from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.reconcile import reconcile
 from dfslib.namenode.checkpoint.finding import Finder
@@ -48,6 +49,7 @@ class ClusterRoutes:
         in_flight: InFlight,
         status: ClusterStatus,
         repair: Repair,
+        deferral: Deferral,
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
         on_joined: Callable[[NodeId], None],
@@ -66,6 +68,7 @@ class ClusterRoutes:
         self._in_flight = in_flight
         self._status = status
         self._repair = repair
+        self._deferral = deferral
         self._monotonic = monotonic
         self._began_s = monotonic()
         self._now_ns = now_ns
@@ -221,7 +224,8 @@ class ClusterRoutes:
             extents = content.read_extents(txn, ino)
             return messages.LayoutBody(ino, attr.version, attr.size, attr.mtime_ns, extents)
 
-        return _json(self._engine.read(read))
+        async with self._deferral.none_of(ino):
+            return _json(self._engine.read(read))
 
     async def locate(self, request: web.Request) -> web.Response:
         try:

@@ -9,9 +9,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from crc32c import crc32c
+
 from dfslib.model import BLOCK_SIZE, FILE_SIZE_MAX, ROOT, Attr, BlockId, Extent, FileType, InodeId
 from dfslib.namenode.metadata.engine import ReadTxn, prefix_end
 from dfslib.namenode.namespace import extents, keys, records
+from dfslib.namenode.namespace.deferred import find_deferred, scan_deferred
 from dfslib.namenode.namespace.records import BlockRecord, Totals
 
 _PAGE_BITS: Final = 1 << 15
@@ -271,7 +274,8 @@ def _check_blocks(txn: ReadTxn) -> Iterator[Problem]:
 def _check_notes(txn: ReadTxn, block: BlockId, record: BlockRecord) -> Iterator[Problem]:
     notes = (
         ("garbage", keys.garbage(block), record.live == 0),
-        ("sparse", keys.sparse(block), extents.is_sparse(record.size, record.live)),
+        ("sparse", keys.sparse(block), extents.is_sparse(record)),
+        ("deferred", keys.deferred(block), record.deferred),
     )
     for what, key, wanted in notes:
         if wanted != (txn.get(key) is not None):
@@ -279,6 +283,8 @@ def _check_notes(txn: ReadTxn, block: BlockId, record: BlockRecord) -> Iterator[
             yield Problem(f"block with {state} is {'not ' if wanted else ''}noted as {what}", None, block)
     if len(set(record.nodes)) != len(record.nodes):
         yield Problem("block names a datanode twice", None, block)
+    if (data := find_deferred(txn, block)) is not None and (len(data), crc32c(data)) != (record.size, record.crc32c):
+        yield Problem("the bytes of a deferred block are not those that were written", None, block)
 
 
 def _check_unknown_blocks(txn: ReadTxn) -> Iterator[Problem]:
@@ -289,6 +295,9 @@ def _check_unknown_blocks(txn: ReadTxn) -> Iterator[Problem]:
         for number, _ in records.scan_state(txn, prefix):
             if records.find_block(txn, BlockId(number)) is None:
                 yield Problem(f"a block that is not there is noted as {what}", None, BlockId(number))
+    for block, _ in scan_deferred(txn):
+        if records.find_block(txn, block) is None:
+            yield Problem("bytes of a deferred block that is not there", None, block)
 
 
 def _check_requests(txn: ReadTxn) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `d` parent name         | Dentry      | the inode is there and has this type |
 | `e` ino chunk           | extents     | sorted, not overlapping, inside the chunk, never an empty list |
 | `b` block               | BlockRecord | live = bytes of all extents that point at it |
+| `w` block               | bytes       | there if and only if the block is deferred: on no datanode yet |
 | `r` block ino chunk     | (empty)     | there if and only if that chunk's extents use the block |
 | `x` ino name            | bytes       | an extended attribute |
 | `n` node                | NodeRecord  | a datanode that joined once |
@@ -49,6 +50,7 @@ INODES: Final = b"i"
 DENTRIES: Final = b"d"
 CHUNKS: Final = b"e"
 BLOCKS: Final = b"b"
+DEFERRED: Final = b"w"
 REFERENCES: Final = b"r"
 XATTRS: Final = b"x"
 NODES: Final = b"n"
@@ -106,7 +108,12 @@ def block(block_id: BlockId) -> bytes:
 
 
 def block_of(block_key: bytes) -> BlockId:
+    """Of a `b` or a `w` key."""
     return BlockId(_ID.unpack(block_key)[1])
+
+
+def deferred(block_id: BlockId) -> bytes:
+    return _ID.pack(b"w", block_id)
 
 
 def reference(block_id: BlockId, ino: InodeId, index: int) -> bytes:

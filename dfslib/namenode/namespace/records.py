@@ -22,12 +22,13 @@ class Dentry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
-    """`nodes`: the datanodes known to hold it durably."""
+    """`nodes`: the datanodes known to hold it durably. `deferred`: none is to, its bytes are here (deferred.py)."""
 
     size: int
     crc32c: int
     live: int
     nodes: tuple[NodeId, ...]
+    deferred: bool = False
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -188,7 +189,9 @@ def put_block(txn: Txn, block: BlockId, record: BlockRecord) -> None:
 
 
 def delete_block(txn: Txn, block: BlockId) -> None:
-    """Forget a block that nothing uses, and the note that it is garbage."""
+    """Forget a block that nothing uses, its bytes where they are here, and the note that it is garbage."""
+    if txn.get(keys.deferred(block)) is not None:
+        txn.delete(keys.deferred(block))
     txn.delete(keys.block(block))
     txn.delete(keys.garbage(block))
 

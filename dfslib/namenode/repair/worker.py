@@ -181,7 +181,7 @@ class Repair:
 
     def _blocks(self, txn: ReadTxn) -> Iterator[BlockState]:
         for block, record in records.scan_blocks(txn):
-            if record.live:
+            if record.live and not record.deferred:
                 yield BlockState(block, record.size, record.nodes, self._wanted(txn, block))
 
     def _dispatch(self, now: float) -> None:

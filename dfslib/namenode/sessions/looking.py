@@ -14,6 +14,7 @@ from dfslib.model import Attr, BlockId, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.content import read_extents, read_range
+from dfslib.namenode.namespace.deferred import find_deferred
 from dfslib.namenode.namespace.xattr import list_xattrs
 from dfslib.namenode.sessions.session import Session
 from dfslib.namenode.status import ClusterStatus
@@ -21,6 +22,8 @@ from dfslib.wire import session as wire
 
 _ENTRIES_MAX: Final = 4096
 _EXTENTS_WITH_OPEN: Final = 64
+_DEFERRED_WITH_LAYOUT: Final = 256 << 10
+"""Bytes of deferred blocks that go along with a layout; more are asked for one by one."""
 _SMALL_FILE: Final = 256 << 20
 """Of larger ones the extents are not even counted at open."""
 
@@ -72,7 +75,7 @@ class Looking:
         def read(txn: ReadTxn) -> wire.Layout:
             attr = _file(txn, request.ino)
             extents = read_range(txn, request.ino, request.start, request.end) if request.end else []
-            return wire.Layout(attr.version, attr.size, extents, _holders(txn, extents))
+            return wire.Layout(attr.version, attr.size, extents, *_whereabouts(txn, extents))
 
         return self._engine.read(read)
 
@@ -91,9 +94,17 @@ class Looking:
                 extents = []
             if extents is None or len(extents) > _EXTENTS_WITH_OPEN:
                 return wire.Attributes(attr)
-            return wire.Attributes(attr, extents=extents, holders=_holders(txn, extents))
+            holders, deferred = _whereabouts(txn, extents)
+            return wire.Attributes(attr, extents=extents, holders=holders, deferred=deferred)
 
         return self._engine.read(read)
+
+    def read_deferred(self, request: wire.ReadDeferred) -> wire.Value:
+        """Raises NotFound where the block has gone on to datanodes, or altogether."""
+        data = self._engine.read(lambda txn: find_deferred(txn, request.block))
+        if data is None:
+            raise NotFound("the block is not deferred any more")
+        return wire.Value(data)
 
     def get_xattr(self, request: wire.GetXattr) -> wire.Value:
         found = self._engine.read(lambda txn: list_xattrs(txn, request.ino))
@@ -116,9 +127,22 @@ def _file(txn: ReadTxn, ino: InodeId) -> Attr:
     return attr
 
 
-def _holders(txn: ReadTxn, extents: list[Extent]) -> dict[BlockId, list[NodeId]]:
+def _whereabouts(
+    txn: ReadTxn, extents: list[Extent]
+) -> tuple[dict[BlockId, list[NodeId]], dict[BlockId, bytes]]:
+    """Who holds the extents' blocks, and the bytes of those that are deferred, b"" where they are too many."""
     holders: dict[BlockId, list[NodeId]] = {}
-    for extent in extents:
-        if extent.block not in holders and (record := records.find_block(txn, extent.block)) is not None:
-            holders[extent.block] = list(record.nodes)
-    return holders
+    deferred: dict[BlockId, bytes] = {}
+    room = _DEFERRED_WITH_LAYOUT
+    for block in dict.fromkeys(extent.block for extent in extents):
+        record = records.find_block(txn, block)
+        if record is None:
+            continue
+        if not record.deferred:
+            holders[block] = list(record.nodes)
+        elif record.size <= room:
+            deferred[block] = find_deferred(txn, block) or b""
+            room -= record.size
+        else:
+            deferred[block] = b""
+    return holders, deferred

@@ -30,6 +30,7 @@ class Operations:
             wire.GetLayout: looking.layout,
             wire.GetXattr: lambda _, request: looking.get_xattr(request),
             wire.ListXattrs: lambda _, request: looking.list_xattrs(request),
+            wire.ReadDeferred: lambda _, request: looking.read_deferred(request),
             wire.GetSpace: lambda _, request: looking.space(),
             wire.Forget: self._forget,
             wire.Close: self._close,
@@ -104,7 +105,7 @@ class Operations:
             self._sessions.opened(session, answer.attr.ino)
             return answer
         return wire.Attributes(
-            opened.attr, answer.created, 0, opened.extents, opened.holders, directories=answer.directories
+            opened.attr, answer.created, 0, opened.extents, opened.holders, answer.directories, opened.deferred
         )
 
     async def _set_lock(self, session: Session, seq: int, request: wire.SetLock) -> wire.Result:

@@ -16,6 +16,7 @@ from typing import Final
 
 from dfslib.errors import Stale
 from dfslib.model import BlockId, InodeId
+from dfslib.namenode.blocks.moving import MOVING
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Writes, prefix_end
@@ -177,6 +178,8 @@ class Sessions:
 
     def _tell(self, transactions: Sequence[tuple[object, Writes]]) -> None:
         for by, writes in transactions:
+            if by is MOVING:
+                continue
             for session in self._sessions.values():
                 if session is by:
                     session.changed_itself(writes)

@@ -1,12 +1,15 @@
-"""A mount's bytes: blocks that it is granted, brings to the datanodes itself and commits; and small ones that it
-sends here."""
+"""A mount's bytes: blocks that it is granted, brings to the datanodes itself and commits; and small writes that it
+sends here, of which most are deferred (blocks/deferral.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from dfslib.errors import BlockGone, FileTooLarge, InvalidArgument
-from dfslib.model import BlockRef, Extent, InodeId, Origin
+from dfslib.model import BlockId, BlockRef, Extent, InodeId, Origin
+from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.unsynced import Unsynced
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.files.once import Done, find_done
@@ -14,6 +17,7 @@ from dfslib.namenode.files.pack import Packer
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import content, extents, records
 from dfslib.namenode.namespace.attrs import kill_privileges
+from dfslib.namenode.namespace.deferred import add_deferred
 from dfslib.namenode.sessions.changing import Changing, request_id, written_at
 from dfslib.namenode.sessions.session import Session
 from dfslib.namenode.sessions.table import Sessions
@@ -27,13 +31,14 @@ _GRANTS_MAX = 64
 class Writing:
     def __init__(
         self, engine: MetadataEngine, changing: Changing, sessions: Sessions, writer: BlockWriter, packer: Packer,
-        unsynced: Unsynced,
+        deferral: Deferral, unsynced: Unsynced,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._changing = changing
         self._sessions = sessions
         self._writer = writer
         self._packer = packer
+        self._deferral = deferral
         self._unsynced = unsynced
 
     def allocate(self, session: Session, request: wire.Allocate) -> wire.Grants:
@@ -78,22 +83,32 @@ class Writing:
         if any(piece.offset < 0 for piece in request.pieces):
             raise InvalidArgument("an offset is not negative")
         done = self._done_before(session, seq)
+        synced = False
         if done is None:
-            done = await self._store(session, seq, request, data)
-        return _answer(done, request.append, len(data))
+            copies = self._copies(request.ino)
+            if synced := self._deferral.admit(request.ino, len(data), copies):
+                done = await self._defer(session, seq, request, data)
+            else:
+                done = await self._store(session, seq, request, data, copies)
+        return replace(_answer(done, request.append, len(data)), synced=synced)
 
-    async def _store(self, session: Session, seq: int, request: wire.Write, data: bytes) -> Done:
+    async def _defer(self, session: Session, seq: int, request: wire.Write, data: bytes) -> Done:
+        block = self._deferral.new_id()
+        placed = _placed(request.pieces, block, 0)
+
+        def commit(txn: Txn) -> Done:
+            add_deferred(txn, block, data)
+            return self._lay(txn, request, placed, [])
+
+        return await self._changing.transact(session, seq, commit)
+
+    async def _store(self, session: Session, seq: int, request: wire.Write, data: bytes, copies: int) -> Done:
         offset = request.pieces[0].offset if request.pieces else 0
         origin = Origin(origin_path(request.ino), request.ino, offset, len(data))
-        packed = await self._packer.store(data, origin, self._copies(request.ino), sync=request.sync)
+        packed = await self._packer.store(data, origin, copies, sync=request.sync)
         used = False
         try:
-            placed: list[Extent] = []
-            at = packed.block_offset
-            for piece in request.pieces:
-                if piece.data:
-                    placed.append(Extent(piece.offset, len(piece.data), packed.ref.block, at))
-                at += len(piece.data)
+            placed = _placed(request.pieces, packed.ref.block, packed.block_offset)
             if not request.sync:
                 self._unsynced.note(request.ino, packed.ref.nodes)
             done = await self._changing.transact(
@@ -144,6 +159,16 @@ class Writing:
     def _copies(self, ino: InodeId) -> int:
         attr = self._engine.read(lambda txn: records.get_attr(txn, ino))
         return self._writer.copies(attr.replication)
+
+
+def _placed(pieces: Sequence[wire.Piece], block: BlockId, at: int) -> list[Extent]:
+    """Extents for pieces that lie one behind the other in a block, from `at` on."""
+    placed: list[Extent] = []
+    for piece in pieces:
+        if piece.data:
+            placed.append(Extent(piece.offset, len(piece.data), block, at))
+        at += len(piece.data)
+    return placed
 
 
 def _answer(done: Done, append: bool, length: int) -> wire.Attributes:
