@@ -80,6 +80,12 @@ class Stack:
     def _label(self, service: str) -> str:
         return f"label=com.docker.swarm.service.name={self.name}_{service}"
 
+    def health(self, container: str) -> str:
+        """What its last five health checks have said."""
+        state = engine.inspect("container", container)["State"]
+        assert isinstance(state, dict)
+        return "".join(check["Output"] for check in state["Health"]["Log"])
+
     def datanode_ports(self, *conditions: str) -> list[int]:
         """The ports of this machine at which the datanodes answer; those of which "health=healthy", for instance."""
         filters = [part for condition in [self._label("data"), *conditions] for part in ("--filter", condition)]
