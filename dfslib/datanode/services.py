@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
@@ -16,6 +17,9 @@ from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.metadata_files import MetadataFiles
 from dfslib.model import NodeId
+
+_STAYS_MAX: Final = 8
+"""Half of the pool's threads, so that the others' work never waits for these."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Services:
     layouts: Layouts
     metrics: Metrics
     body_timeout_s: float
+    stays: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_STAYS_MAX))
+    """Taken by threads of the pool that stay with a connection."""
 
 
 SERVICES: Final = web.AppKey("services", Services)

@@ -18,9 +18,10 @@ from dfslib.datanode.commit_queue import SMALL_BYTES as SMALL_BLOCK
 from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_writer import NewBlock, Stored, write_batch
+from dfslib.datanode.web.lent_socket import LentSocket
 from dfslib.datanode.web.receiving import receive_block
 from dfslib.datanode.web.sending import SMALL_BYTES as SMALL_ANSWER
-from dfslib.errors import DfsError, InputOutput, InvalidArgument
+from dfslib.errors import DfsError, InputOutput, InvalidArgument, NotFound
 from dfslib.model import BlockId, format_block
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
@@ -30,6 +31,9 @@ from dfslib.wire.origins import parse_origins
 log = logging.getLogger("dfs.datanode")
 
 _HEAD_MAX: Final = 64 << 10
+_STAY_S: Final = 0.01
+"""A thread that has answered waits so long for the next read: several times what a reader, one at a time, needs to
+ask each of a few datanodes."""
 _GET: Final = re.compile(
     rb"GET /blocks/([0-9a-f]{16}) HTTP/1\.1\r\nHost: [^\r\n]+\r\nRange: bytes=(\d{1,10})-(\d{1,10})\r\n\r\n"
 )
@@ -44,6 +48,7 @@ class _Get(NamedTuple):
     block: BlockId
     start: int
     end: int
+    request: bytes
 
 
 class _Put(NamedTuple):
@@ -52,7 +57,12 @@ class _Put(NamedTuple):
 
 
 class ShortRequests(asyncio.Protocol):
-    """One connection. `inner` is the framework's protocol for it; `services` gives what handlers share."""
+    """One connection. `inner` is the framework's protocol for it; `services` gives what handlers share.
+
+    One request at a time is under way: in `_task`, or in a thread, for reads that wait for the disk. The thread stays
+    with the connection as long as such reads follow on one another, and the transport does not read meanwhile; a way
+    over the loop and back for each of them would be most of what it costs.
+    """
 
     def __init__(self, inner: asyncio.Protocol, services: Callable[[], Services]) -> None:
         self._inner = inner
@@ -61,13 +71,18 @@ class ShortRequests(asyncio.Protocol):
         self._handed_over = False
         self._received = b""
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._socket: LentSocket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._socket = LentSocket(transport.get_extra_info("socket").fileno())
         self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._socket is not None:
+            self._socket.end()
         if self._task is not None:
             self._task.cancel()
         self._inner.connection_lost(exc)
@@ -92,9 +107,9 @@ class ShortRequests(asyncio.Protocol):
     def _begin(self) -> None:
         """Begin the request that has arrived, if it has, as a whole."""
         data = self._received
-        if (match := _GET.match(data)) and int(match[2]) <= int(match[3]) < int(match[2]) + SMALL_ANSWER:
-            self._received = data[match.end() :]
-            self._get(_Get(BlockId(int(match[1], 16)), int(match[2]), int(match[3]) + 1), match[0])
+        if wanted := _parse_get(data):
+            self._received = data[len(wanted.request) :]
+            self._get(wanted)
         elif (match := _PUT.match(data)) and int(match[2]) <= SMALL_BLOCK:
             end = match.end() + int(match[2])
             if len(data) < end:
@@ -118,46 +133,78 @@ class ShortRequests(asyncio.Protocol):
 
     # ---------------------------------------------------------------------------------------------------- GET
 
-    def _get(self, wanted: _Get, request: bytes) -> None:
-        store = self._get_services().store
-        opened = store.acquire_if_open(wanted.block)
-        if opened is None:
-            self._run(self._get_from_disk(wanted, request))
-            return
-        try:
-            size, checksum = opened.size, opened.footer.crc32c
-            data = opened.read_if_in_memory(wanted.start, min(wanted.end, size)) if wanted.start < size else None
-        except BadBlock:
-            data = None  # the framework's way finds out, and puts it into quarantine
-        finally:
-            store.release(opened)
-        if data is None:
-            self._run(self._get_from_disk(wanted, request))
-        else:
+    def _get(self, wanted: _Get) -> None:
+        services = self._get_services()
+        opened = services.store.acquire_if_open(wanted.block)
+        data = None
+        if opened is not None:
+            try:
+                size, checksum = opened.size, opened.footer.crc32c
+                data = opened.read_if_in_memory(wanted.start, min(wanted.end, size)) if wanted.start < size else None
+            except BadBlock:
+                pass  # whoever reads the disk finds out, and puts it into quarantine
+            finally:
+                services.store.release(opened)
+        if data is not None:
             self._send_range(wanted, data, size, checksum)
             self._go_on()
+        else:
+            self._lend(services, wanted)
 
-    async def _get_from_disk(self, wanted: _Get, request: bytes) -> None:
-        services = self._get_services()
-        loop = asyncio.get_running_loop()
+    def _lend(self, services: Services, wanted: _Get) -> None:
+        """Have a thread read and answer."""
+        assert self._transport is not None and self._socket is not None
+        self._transport.pause_reading()
+        # What was sent before has to leave first, and what has arrived is to be begun here.
+        alone = not self._transport.get_write_buffer_size() and not self._received
+        services.pool.submit(self._serve, services, self._socket if alone else None, wanted)
+
+    def _serve(self, services: Services, socket: LentSocket | None, wanted: _Get) -> None:
+        """In a thread: this read, and those that follow while they come without a pause. `socket`: where the answers
+        may go by themselves."""
+        stays = socket is not None and services.stays.acquire(blocking=False)
+        following: _Get | None = wanted
+        rest, received, failed = b"", b"", False
         try:
-            found = await loop.run_in_executor(services.pool, _read, services, wanted)
-        except (DfsError, BadBlock):
-            found = None
-        if found is None:  # not here, bad, or asked for in vain: that is for the framework to say
-            self._received = request + self._received
+            while following is not None:
+                wanted, following, received = following, None, b""
+                found = _read(services, wanted)
+                rest = b"".join(_answer(wanted, *found))
+                services.metrics.sent_bytes.inc(len(found[0]))
+                if socket is not None:
+                    rest = rest[socket.send(rest) :]
+                if stays and socket is not None and not rest:
+                    received = socket.receive(_STAY_S)
+                    if (following := _parse_get(received)) and len(following.request) != len(received):
+                        following = None
+        except (DfsError, BadBlock):  # not here, bad, or asked for in vain: that is for the framework to say
+            received, failed = wanted.request, True
+        except Exception:
+            log.exception(event("short request failed unexpectedly"))
+            received, failed = wanted.request, True
+        finally:
+            if stays:
+                services.stays.release()
+            self._loop.call_soon_threadsafe(self._take_back, rest, received, failed)
+
+    def _take_back(self, rest: bytes, received: bytes, failed: bool) -> None:
+        """The thread is done: `rest` of its answer is to be sent, `received` to be begun, by the framework where it
+        `failed`."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return
+        self._received = received + self._received
+        self._transport.resume_reading()
+        if rest:
+            self._transport.write(rest)
+        if failed:
             self._hand_over()
         else:
-            self._send_range(wanted, *found)
+            self._go_on()
 
     def _send_range(self, wanted: _Get, data: bytes, size: int, checksum: int) -> None:
         assert self._transport is not None
-        head = (
-            f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {wanted.start}-{wanted.start + len(data) - 1}/{size}"
-            f'\r\nETag: "{checksum:08x}"\r\nContent-Length: {len(data)}\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        self._transport.writelines((head.encode(), data))
+        self._transport.writelines(_answer(wanted, data, size, checksum))
         self._get_services().metrics.sent_bytes.inc(len(data))
 
     # ---------------------------------------------------------------------------------------------------- PUT
@@ -213,10 +260,29 @@ class ShortRequests(asyncio.Protocol):
             self._begin()
 
 
-def _read(services: Services, wanted: _Get) -> tuple[bytes, int, int] | None:
+def _parse_get(data: bytes) -> _Get | None:
+    """The read that `data` begins with, if it does, and is a short one."""
+    match = _GET.match(data)
+    if match is None:
+        return None
+    block, start, end = int(match[1], 16), int(match[2]), int(match[3]) + 1
+    return _Get(BlockId(block), start, end, match[0]) if start < end <= start + SMALL_ANSWER else None
+
+
+def _answer(wanted: _Get, data: bytes, size: int, checksum: int) -> tuple[bytes, bytes]:
+    head = (
+        f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {wanted.start}-{wanted.start + len(data) - 1}/{size}"
+        f'\r\nETag: "{checksum:08x}"\r\nContent-Length: {len(data)}\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode(), data
+
+
+def _read(services: Services, wanted: _Get) -> tuple[bytes, int, int]:
+    """Raises BadBlock, and NotFound where the block is not here or has no such bytes."""
     with services.store.opened(wanted.block) as opened:
         if wanted.start >= opened.size:
-            return None
+            raise NotFound(f"block {format_block(wanted.block)} has {opened.size} bytes")
         return opened.read(wanted.start, min(wanted.end, opened.size)), opened.size, opened.footer.crc32c
 
 
