@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
 
+from dfslib.errors import InputOutput
 from dfslib.model import BlockId, NodeId
 
 PAGE: Final = 4 << 10
@@ -19,19 +21,46 @@ UNIT: Final = 64 << 10
 _PIECE_COST: Final = 1 << 10
 """Memory that a piece takes beside its bytes."""
 
-Fetch = Callable[[BlockId, int, int, Sequence[NodeId]], Coroutine[Any, Any, bytearray]]
+class Fetching(Protocol):
+    async def cancel(self) -> None:
+        """What `Fetch` was given to call is not called any more."""
+
+
+Fetch = Callable[[BlockId, int, int, Sequence[NodeId], Callable[[bytearray | Exception], None]], Fetching]
+"""Begin to fetch bytes of a block; what is given as the last is called with them, or with what went wrong, later."""
 
 
 class Piece:
-    """Bytes [start, start + length) of a block, `data` when they are here; fewer where the block ends before."""
+    """Bytes [start, start + length) of a block, `data` when they are here; fewer where the block ends before.
+    `error` where they could not be had."""
 
-    __slots__ = ("data", "length", "ready", "start")
+    __slots__ = ("_waiters", "data", "error", "fetching", "length", "start")
 
-    def __init__(self, start: int, length: int, ready: asyncio.Task[bytearray]) -> None:
+    def __init__(self, start: int, length: int) -> None:
         self.start = start
         self.length = length
-        self.ready = ready
+        self.fetching: Fetching | None = None
         self.data: memoryview | None = None
+        self.error: Exception | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def settle(self, found: bytearray | Exception) -> None:
+        if isinstance(found, Exception):
+            self.error = found
+        else:
+            self.data = memoryview(found)
+        self.fetching = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def arrival(self) -> None:
+        """Wait until there is `data` or `error`. Whoever gives up waiting leaves it to the others who want it."""
+        if self.data is None and self.error is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
 
 class BlockCache:
@@ -64,14 +93,13 @@ class BlockCache:
         while last * grain < end and not self._has(block, last * grain, grain):
             last += 1
         start, end = first * grain, last * grain
-        task = asyncio.create_task(self._fetch(block, start, end, holders), name=f"read {block:x}")
-        piece = Piece(start, end - start, task)
+        piece = Piece(start, end - start)
+        piece.fetching = self._fetch(block, start, end, holders, partial(self._arrived, piece))
         self._pieces[piece] = block
         table, size = self._table(piece)
         for number in range(start // size, end // size):
             table[(block, number)] = piece
         self._used += piece.length + _PIECE_COST
-        task.add_done_callback(lambda done: self._arrived(piece, done))
         self._shrink()
         return piece
 
@@ -85,11 +113,10 @@ class BlockCache:
             return self._pages, PAGE
         return self._units, UNIT
 
-    def _arrived(self, piece: Piece, task: asyncio.Task[bytearray]) -> None:
-        if task.cancelled() or task.exception() is not None:
+    def _arrived(self, piece: Piece, found: bytearray | Exception) -> None:
+        if isinstance(found, Exception):
             self._remove(piece)  # whoever waits gets the error; the next one asks again
-        else:
-            piece.data = memoryview(task.result())
+        piece.settle(found)
 
     def _shrink(self) -> None:
         while self._used > self._limit and len(self._pieces) > 1:
@@ -106,10 +133,10 @@ class BlockCache:
                 del table[(block, number)]
 
     async def close(self) -> None:
-        tasks = [piece.ready for piece in self._pieces if not piece.ready.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for piece in list(self._pieces):
+            if piece.fetching is not None:
+                await piece.fetching.cancel()
+                piece.settle(InputOutput("the mount is ending"))
         self._pieces.clear()
         self._units.clear()
         self._pages.clear()

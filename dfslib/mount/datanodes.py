@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, NodeId, format_block
@@ -24,6 +25,79 @@ _SUSPECT_S: Final = 5.0
 _RETRY_S: Final = 0.2
 
 
+Done = Callable[[bytearray | Exception], None]
+_Begun = dict[asyncio.Future[bytearray], str]
+
+
+class Reading:
+    """One read on its way. As long as nothing is amiss it needs no task, which is half of what a page costs."""
+
+    def __init__(self, read: Callable[[_Begun], Coroutine[Any, Any, bytearray]], done: Done) -> None:
+        """`read`: how to go on with what was asked already. `done` is called later and once, unless cancelled."""
+        self._read = read
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self._give_up: Callable[[], None] | None = None
+        self._hedge: asyncio.TimerHandle | None = None
+        self._first: asyncio.Future[bytearray] | None = None
+        self._task: asyncio.Task[bytearray] | None = None
+
+    def ask(self, client: BlockClient, url: str, block: BlockId, start: int, end: int) -> bool:
+        """Ask one datanode, if that can be done right now."""
+        self._give_up = client.begin_read(url, block, start, end, self._arrived)
+        if self._give_up is None:
+            return False
+        self._hedge = self._loop.call_later(_HEDGE_S, self._hesitates, url)
+        return True
+
+    def go_on(self, begun: _Begun) -> None:
+        self._task = self._loop.create_task(self._read(begun))
+        self._task.add_done_callback(self._ended)
+
+    async def cancel(self) -> None:
+        if self._hedge is not None:
+            self._hedge.cancel()
+        if self._give_up is not None:
+            self._give_up()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _arrived(self, found: bytearray | DfsError) -> None:
+        self._give_up = None
+        if self._hedge is not None:
+            self._hedge.cancel()
+        if self._first is not None:  # others were asked meanwhile
+            if not self._first.done():
+                _settle(self._first, found)
+        elif isinstance(found, DfsError):
+            self.go_on({})
+        else:
+            self._done(found)
+
+    def _hesitates(self, url: str) -> None:
+        self._first = self._loop.create_future()
+        self._first.add_done_callback(self._outrun)
+        self.go_on({self._first: url})
+
+    def _outrun(self, first: asyncio.Future[bytearray]) -> None:
+        if first.cancelled() and self._give_up is not None:
+            self._give_up()
+
+    def _ended(self, task: asyncio.Task[bytearray]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is None or isinstance(error, Exception):
+                self._done(error or task.result())
+
+
+def _settle(future: asyncio.Future[bytearray], found: bytearray | DfsError) -> None:
+    if isinstance(found, DfsError):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
+
+
 class Datanodes:
     """`timeout_s`: how long a read goes on trying. `monotonic`: seconds."""
 
@@ -38,15 +112,31 @@ class Datanodes:
         """The datanodes that there are now."""
         self._urls = {node.id: node.public_url for node in nodes}
 
-    async def read(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId]) -> bytearray:
-        """Bytes [start, end) of a block, fewer where it ends, from whichever datanode gives them first.
+    def begin(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId], done: Done) -> Reading:
+        """`read`, begun when this returns."""
+        reading = Reading(partial(self.read, block, start, end, holders), done)
+        url = self._urls.get(holders[0]) if holders and not self._suspect_until else None
+        if url is None or not reading.ask(self._client, url, block, start, end):
+            reading.go_on({})
+        return reading
+
+    async def read(
+        self,
+        block: BlockId,
+        start: int,
+        end: int,
+        holders: Sequence[NodeId],
+        begun: _Begun,
+    ) -> bytearray:
+        """Bytes [start, end) of a block, fewer where it ends, from whichever datanode gives them first. `begun`: which
+        of them were asked already.
 
         Raises NotFound where no datanode knows the block, InputOutput where none could give it in time.
         """
         deadline = self._monotonic() + self._timeout_s
         while True:
             failures: dict[str, DfsError] = {}
-            data = await self._read_once(block, start, end, self._order(holders), failures)
+            data = await self._read_once(block, start, end, self._order(holders), begun, failures)
             if data is not None:
                 return data
             if failures and all(isinstance(error, NotFound) for error in failures.values()):
@@ -55,12 +145,18 @@ class Datanodes:
                 reasons = "; ".join(f"{url}: {error.message}" for url, error in failures.items())
                 raise InputOutput(f"block {format_block(block)} cannot be read: {reasons or 'there is no datanode'}")
             await asyncio.sleep(_RETRY_S)
+            begun = {}
 
     async def _read_once(
-        self, block: BlockId, start: int, end: int, urls: Sequence[str], failures: dict[str, DfsError]
+        self,
+        block: BlockId,
+        start: int,
+        end: int,
+        urls: Sequence[str],
+        running: _Begun,
+        failures: dict[str, DfsError],
     ) -> bytearray | None:
-        running: dict[asyncio.Task[bytearray], str] = {}
-        untried = list(urls)
+        untried = [url for url in urls if url not in running.values()]
         try:
             while untried or running:
                 if untried:

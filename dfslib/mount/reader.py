@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -170,13 +169,10 @@ class Reader:
 async def _slice(piece: Piece, start: int, end: int) -> memoryview:
     """Bytes [start, end) of the block. Raises what fetching them raised."""
     if piece.data is None:
-        await asyncio.wait([piece.ready])
-        if piece.ready.cancelled():
-            raise InputOutput("the mount is ending")
-        error = piece.ready.exception()
-        if error is not None:
+        await piece.arrival()
+        if (error := piece.error) is not None:
             raise error if not isinstance(error, DfsError) else type(error)(error.message, error.path)
-        piece.data = memoryview(piece.ready.result())
+        assert piece.data is not None
     data = piece.data[start - piece.start : end - piece.start]
     if len(data) != end - start:
         raise InputOutput("a block is shorter than its extents")

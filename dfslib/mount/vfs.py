@@ -97,7 +97,7 @@ class VFS:
         self._client = BlockClient()
         self._datanodes = Datanodes(self._client, options.timeout_s, clock.monotonic_s)
         half = options.cache_bytes // 2
-        self._cache = BlockCache(half, self._datanodes.read)
+        self._cache = BlockCache(half, self._datanodes.begin)
         reader = Reader(self._session, self._invalidations, self._cache, half)
         self._files = OpenFiles(self._session, reader, self._invalidations, self._kernel, self._tasks, clock)
         self._files.use(

@@ -7,10 +7,11 @@ received into the buffer in which it stays. A request costs a quarter of the CPU
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import ssl
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from dfslib.errors import DfsError, InputOutput, Unavailable
@@ -57,7 +58,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._wanted: int | None = None
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
-        self._answer: asyncio.Future[_Answer] | None = None
+        self._done: Callable[[_Answer | DfsError], None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._progress = 0
         self.reusable = True
@@ -105,11 +106,13 @@ class _Connection(asyncio.BufferedProtocol):
     async def request(self, head: bytes, body: Sequence[Buffer], wanted: int | None) -> _Answer:
         """`wanted`: what the body of a good answer may have at most. Raises Unavailable."""
         assert self._transport is not None
-        self._head_end, self._body, self._body_view, self._body_end = 0, None, None, 0
-        self._wanted = wanted
-        self._answer = answer = self._loop.create_future()
-        watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, -1)
-        self._watch = watch
+        answer: asyncio.Future[_Answer] = self._loop.create_future()
+
+        def done(result: _Answer | DfsError) -> None:
+            if not answer.done():
+                answer.set_exception(result) if isinstance(result, DfsError) else answer.set_result(result)
+
+        self._expect(wanted, done)
         try:
             if len(body) == 1 and len(body[0]) <= _ONE_WRITE:
                 self._transport.write(b"".join((head, body[0])))
@@ -122,16 +125,33 @@ class _Connection(asyncio.BufferedProtocol):
                 self._transport.write(piece)
                 self._progress += 1
                 if self._writable is not None:
-                    await asyncio.wait([self._writable, answer], return_when=asyncio.FIRST_COMPLETED)
+                    either: list[asyncio.Future[Any]] = [self._writable, answer]
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             result = await answer
         except BaseException:
-            self.abort()
+            self.give_up()
             raise
-        finally:
-            self._watch.cancel()
         if body and not self._all_sent():
             self.abort()
-        return result  # type: ignore[no-any-return]  # of asyncio.wait above
+        return result
+
+    def begin(self, head: bytes, wanted: int, done: Callable[[_Answer | DfsError], None]) -> None:
+        """As `request`, without a body and without waiting: `done` is called later."""
+        assert self._transport is not None
+        self._expect(wanted, done)
+        self._transport.write(head)
+
+    def give_up(self) -> None:
+        """Nobody wants the answer any more."""
+        self._done = None
+        self._watch.cancel()
+        self.abort()
+
+    def _expect(self, wanted: int | None, done: Callable[[_Answer | DfsError], None]) -> None:
+        self._head_end, self._body, self._body_view, self._body_end = 0, None, None, 0
+        self._wanted = wanted
+        self._done = done
+        self._watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, -1)
 
     def abort(self) -> None:
         self.reusable = False
@@ -189,21 +209,45 @@ class _Connection(asyncio.BufferedProtocol):
         body, self._body = self._body, None
         self._body_view, self._head_end = None, 0
         assert body is not None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(_Answer(self._status, self._headers, body))
+        self._tell(_Answer(self._status, self._headers, body))
 
     def _break(self, reason: str) -> None:
         self._fail(Unavailable(reason))
         self.abort()
 
     def _fail(self, error: DfsError) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+        self._tell(error)
+
+    def _tell(self, result: _Answer | DfsError) -> None:
+        if self._done is not None:
+            done, self._done = self._done, None
+            self._watch.cancel()
+            done(result)
 
 
 _Key = tuple[str, int, bool, bool]
 """Host, port, whether TLS is spoken, and whether the connection is for short requests: a datanode answers these by a
 shorter way as long as nothing else comes on their connection."""
+
+
+class _Site(NamedTuple):
+    """What a datanode's URL says."""
+
+    host: str
+    port: int
+    tls: bool
+    path: str
+    name: str
+
+    def request(self, method: str, path: str, head: str) -> bytes:
+        return f"{method} {self.path}{path} HTTP/1.1\r\nHost: {self.name}\r\n{head}\r\n".encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _site(url: str) -> _Site:
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return _Site(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"), parts.netloc)
 
 
 class BlockClient:
@@ -218,14 +262,40 @@ class BlockClient:
         the datanode says."""
         head = f"Range: bytes={start}-{end - 1}\r\n"
         answer = await self._request(url, "GET", routes.block(block), head, (), end - start)
-        if answer.status != 206:
-            raise _error(answer)
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get(b"content-range", b""))
-        if not match or (int(match[1]), int(match[2]) + 1) != (start, min(end, int(match[3]))):
-            raise InputOutput(f"{url} answered with another range than {start}-{end - 1}")
-        if len(answer.body) != int(match[2]) + 1 - start:
-            raise InputOutput(f"{url} answered with {len(answer.body)} bytes of another number")
-        return answer.body
+        return _range(answer, url, start, end)
+
+    def begin_read(
+        self, url: str, block: BlockId, start: int, end: int, done: Callable[[bytearray | DfsError], None]
+    ) -> Callable[[], None] | None:
+        """As `read`, begun when this returns: for short ranges, where a connection is at hand, else None.
+
+        `done` is called later and once; with Unavailable more easily than `read` raises it, where the connection had
+        ended. What is returned gives the read up, and `done` is not called any more.
+        """
+        site = _site(url)
+        idle = self._idle.get((site.host, site.port, site.tls, True)) if end - start <= SHORT_BYTES else None
+        while idle and not idle[-1].reusable:
+            idle.pop()
+        if not idle:
+            return None
+        connection = idle.pop()
+
+        def answered(answer: _Answer | DfsError) -> None:
+            if isinstance(answer, DfsError):
+                connection.abort()
+                done(answer)
+                return
+            self._give_back(idle, connection, answer, short=True)
+            try:
+                data = _range(answer, url, start, end)
+            except DfsError as error:
+                done(error)
+            else:
+                done(data)
+
+        head = f"Range: bytes={start}-{end - 1}\r\n"
+        connection.begin(site.request("GET", routes.block(block), head), end - start, answered)
+        return connection.give_up
 
     async def put(self, url: str, block: BlockId, pieces: Sequence[Buffer], headers: Mapping[str, str]) -> BlockBody:
         """Store a new block on the datanode at `url`. Raises what that says, or Unavailable."""
@@ -256,12 +326,11 @@ class BlockClient:
     async def _request(
         self, url: str, method: str, path: str, head: str, body: Sequence[Buffer], wanted: int | None
     ) -> _Answer:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
+        site = _site(url)
         size = sum(map(len, body)) if wanted is None else wanted
         short = size <= SHORT_BYTES and routes.HEADER_GRANT not in head
-        key = (parts.hostname or "", parts.port or (443 if tls else 80), tls, short)
-        request = f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{head}\r\n".encode()
+        key = (site.host, site.port, site.tls, short)
+        request = site.request(method, path, head)
         while True:
             idle = self._idle.setdefault(key, [])
             while idle and not idle[-1].reusable:
@@ -274,12 +343,15 @@ class BlockClient:
                 if kept:
                     continue  # a kept connection may have ended meanwhile; both requests can be repeated
                 raise
-            strayed = short and b"server" in answer.headers  # off the shorter way, and will not come back to it
-            if connection.reusable and not strayed and len(idle) < _IDLE_MAX:
-                idle.append(connection)
-            else:
-                connection.close()
+            self._give_back(idle, connection, answer, short=short)
             return answer
+
+    def _give_back(self, idle: list[_Connection], connection: _Connection, answer: _Answer, *, short: bool) -> None:
+        strayed = short and b"server" in answer.headers  # off the shorter way, and will not come back to it
+        if connection.reusable and not strayed and len(idle) < _IDLE_MAX:
+            idle.append(connection)
+        else:
+            connection.close()
 
     async def _connect(self, key: _Key) -> _Connection:
         host, port, tls, _ = key
@@ -294,6 +366,18 @@ class BlockClient:
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"{host}:{port}: {error or type(error).__name__}") from error
         return connection
+
+
+def _range(answer: _Answer, url: str, start: int, end: int) -> bytearray:
+    """The bytes asked for. Raises what the answer says, or InputOutput where it is another one."""
+    if answer.status != 206:
+        raise _error(answer)
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get(b"content-range", b""))
+    if not match or (int(match[1]), int(match[2]) + 1) != (start, min(end, int(match[3]))):
+        raise InputOutput(f"{url} answered with another range than {start}-{end - 1}")
+    if len(answer.body) != int(match[2]) + 1 - start:
+        raise InputOutput(f"{url} answered with {len(answer.body)} bytes of another number")
+    return answer.body
 
 
 def _error(answer: _Answer) -> DfsError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -19,6 +19,16 @@ BLOCKS = {BlockId(number): random.Random(number).randbytes(SIZE) for number in (
 LIMIT = 6 * UNIT
 
 
+class Answer:
+    """On its way."""
+
+    def __init__(self, handle: asyncio.Handle) -> None:
+        self._handle = handle
+
+    async def cancel(self) -> None:
+        self._handle.cancel()
+
+
 class Source:
     """Gives bytes of BLOCKS, as a datanode does, and notes what it was asked for."""
 
@@ -26,12 +36,17 @@ class Source:
         self.asked: list[tuple[BlockId, int, int]] = []
         self.fails = False
 
-    async def fetch(self, block: BlockId, start: int, end: int, holders: Sequence[NodeId]) -> bytearray:
+    def begin(
+        self,
+        block: BlockId,
+        start: int,
+        end: int,
+        holders: Sequence[NodeId],
+        done: Callable[[bytearray | Exception], None],
+    ) -> Answer:
         self.asked.append((block, start, end))
-        await asyncio.sleep(0)
-        if self.fails:
-            raise InputOutput("not now")
-        return bytearray(BLOCKS[block][start:end])
+        found = InputOutput("not now") if self.fails else bytearray(BLOCKS[block][start:end])
+        return Answer(asyncio.get_running_loop().call_soon(done, found))
 
 
 async def read(cache: BlockCache, block: BlockId, start: int, end: int, grain: int) -> bytes:
@@ -40,7 +55,11 @@ async def read(cache: BlockCache, block: BlockId, start: int, end: int, grain: i
         piece = cache.find(block, start) or cache.start(block, start, end, (), grain)
         assert piece.start <= start < piece.start + piece.length
         stop = min(end, piece.start + piece.length)
-        parts.append((await piece.ready)[start - piece.start : stop - piece.start])
+        await piece.arrival()
+        if piece.error is not None:
+            raise piece.error
+        assert piece.data is not None
+        parts.append(bytes(piece.data[start - piece.start : stop - piece.start]))
         start = stop
     return b"".join(parts)
 
@@ -61,7 +80,7 @@ def test_any_reads_get_the_bytes_of_the_block_and_nothing_is_kept_beyond_the_bou
     reads: list[tuple[BlockId, int, int, int]],
 ) -> None:
     async def run() -> None:
-        cache = BlockCache(LIMIT, Source().fetch)
+        cache = BlockCache(LIMIT, Source().begin)
         for block, start, size, grain in reads:
             end = min(start + size, SIZE)
             assert await read(cache, block, start, end, grain) == BLOCKS[block][start:end]
@@ -75,7 +94,7 @@ def test_any_reads_get_the_bytes_of_the_block_and_nothing_is_kept_beyond_the_bou
 def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
     async def run() -> None:
         source = Source()
-        cache = BlockCache(1 << 20, source.fetch)
+        cache = BlockCache(1 << 20, source.begin)
         one = BlockId(1)
         await read(cache, one, 3 * PAGE + 7, 3 * PAGE + 8, PAGE)
         await read(cache, one, 3 * PAGE, 4 * PAGE, PAGE)  # is here
@@ -98,7 +117,7 @@ def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
 def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
     async def run() -> None:
         source = Source()
-        cache = BlockCache(1 << 20, source.fetch)
+        cache = BlockCache(1 << 20, source.begin)
         one = BlockId(1)
         source.fails = True
         with pytest.raises(InputOutput):
@@ -110,5 +129,21 @@ def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
         assert found == [BLOCKS[one][5:10]] * 5
         assert source.asked == [(one, 0, PAGE)] * 2
         await cache.close()
+
+    asyncio.run(run())
+
+
+def test_who_waits_when_the_mount_ends_is_told_and_one_who_gave_up_disturbs_nobody() -> None:
+    async def run() -> None:
+        cache = BlockCache(1 << 20, Source().begin)
+        waiting, impatient = (asyncio.create_task(read(cache, BlockId(1), 0, 1, PAGE)) for _ in range(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await cache.close()
+        with pytest.raises(InputOutput):
+            await waiting
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        assert cache.used_bytes == 0
 
     asyncio.run(run())
