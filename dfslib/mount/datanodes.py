@@ -12,14 +12,14 @@ from dfslib.errors import DfsError, InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, NodeId, format_block
 from dfslib.mount.filesystem import Buffer
 from dfslib.runtime.logs import event
-from dfslib.transfer.block_client import BlockClient
+from dfslib.transfer.block_client import BlockClient, PendingRead
 from dfslib.wire.messages import GrantedBody
 from dfslib.wire.session import Grant, Node
 
 log = logging.getLogger("dfs.datanodes")
 
 _HEDGE_S: Final = 1.0
-"""A read that has not come by then is also asked of another datanode; the first answer counts."""
+"""A read that has not come by then, or half of it, is also asked of another datanode; the first answer counts."""
 _SUSPECT_S: Final = 5.0
 """A datanode that failed is asked last for so long."""
 _RETRY_S: Final = 0.2
@@ -37,58 +37,67 @@ class Reading:
         self._read = read
         self._done = done
         self._loop = asyncio.get_running_loop()
-        self._give_up: Callable[[], None] | None = None
-        self._hedge: asyncio.TimerHandle | None = None
+        self._asked: PendingRead | None = None
+        self._url = ""
         self._first: asyncio.Future[bytearray] | None = None
         self._task: asyncio.Task[bytearray] | None = None
 
     def ask(self, client: BlockClient, url: str, block: BlockId, start: int, end: int) -> bool:
         """Ask one datanode, if that can be done right now."""
-        self._give_up = client.begin_read(url, block, start, end, self._arrived)
-        if self._give_up is None:
-            return False
-        self._hedge = self._loop.call_later(_HEDGE_S, self._hesitates, url)
-        return True
+        self._asked = client.begin_read(url, block, start, end, self._arrived)
+        self._url = url
+        return self._asked is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether one datanode was asked, has not answered, and is all there is hope in."""
+        return self._asked is not None and self._task is None
+
+    def hesitates(self) -> None:
+        """The datanode asked takes long: it is to be one of several."""
+        if self._asked is not None:
+            self._asked.watch()
+            self._first = self._loop.create_future()
+            self._first.add_done_callback(self._outrun)
+            self.go_on({self._first: self._url})
 
     def go_on(self, begun: _Begun) -> None:
         self._task = self._loop.create_task(self._read(begun))
         self._task.add_done_callback(self._ended)
 
     async def cancel(self) -> None:
-        if self._hedge is not None:
-            self._hedge.cancel()
-        if self._give_up is not None:
-            self._give_up()
+        if self._asked is not None:
+            self._asked.give_up()
+            self._asked = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _arrived(self, found: bytearray | DfsError) -> None:
-        self._give_up = None
-        if self._hedge is not None:
-            self._hedge.cancel()
+        self._asked = None
         if self._first is not None:  # others were asked meanwhile
             if not self._first.done():
                 _settle(self._first, found)
         elif isinstance(found, DfsError):
             self.go_on({})
         else:
-            self._done(found)
-
-    def _hesitates(self, url: str) -> None:
-        self._first = self._loop.create_future()
-        self._first.add_done_callback(self._outrun)
-        self.go_on({self._first: url})
+            done, self._done = self._done, _nothing  # what it holds may be long, and this is known for a while
+            done(found)
 
     def _outrun(self, first: asyncio.Future[bytearray]) -> None:
-        if first.cancelled() and self._give_up is not None:
-            self._give_up()
+        if first.cancelled() and self._asked is not None:
+            self._asked.give_up()
+            self._asked = None
 
     def _ended(self, task: asyncio.Task[bytearray]) -> None:
         if not task.cancelled():
             error = task.exception()
             if error is None or isinstance(error, Exception):
                 self._done(error or task.result())
+
+
+def _nothing(_: bytearray | Exception) -> None:
+    pass
 
 
 def _settle(future: asyncio.Future[bytearray], found: bytearray | DfsError) -> None:
@@ -107,6 +116,9 @@ class Datanodes:
         self._monotonic = monotonic
         self._urls: dict[NodeId, str] = {}
         self._suspect_until: dict[str, float] = {}
+        self._new: list[Reading] = []
+        self._seen: list[Reading] = []
+        self._rounds = False
 
     def use(self, nodes: Sequence[Node]) -> None:
         """The datanodes that there are now."""
@@ -116,9 +128,28 @@ class Datanodes:
         """`read`, begun when this returns."""
         reading = Reading(partial(self.read, block, start, end, holders), done)
         url = self._urls.get(holders[0]) if holders and not self._suspect_until else None
-        if url is None or not reading.ask(self._client, url, block, start, end):
+        if url is not None and reading.ask(self._client, url, block, start, end):
+            self._note(reading)
+        else:
             reading.go_on({})
         return reading
+
+    def _note(self, reading: Reading) -> None:
+        """See to it that others are asked, too, should it take long: in rounds for all of them, as almost none does."""
+        self._new.append(reading)
+        if not self._rounds:
+            self._rounds = True
+            asyncio.get_running_loop().call_later(_HEDGE_S / 2, self._round)
+
+    def _round(self) -> None:
+        """Those that have seen a whole round wait for longer than half of _HEDGE_S."""
+        for reading in self._seen:
+            if reading.waits:
+                reading.hesitates()
+        self._seen, self._new = [reading for reading in self._new if reading.waits], []
+        self._rounds = bool(self._seen)
+        if self._rounds:
+            asyncio.get_running_loop().call_later(_HEDGE_S / 2, self._round)
 
     async def read(
         self,

@@ -11,7 +11,7 @@ import functools
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from dfslib.errors import DfsError, InputOutput, Unavailable
@@ -34,6 +34,11 @@ _IDLE_MAX: Final = 16
 """Connections kept to each datanode."""
 _ONE_WRITE: Final = 256 << 10
 """A body this small goes out with its head, and arrives with it."""
+_SHORT_ANSWER: Final = re.compile(
+    rb"HTTP/1\.1 206 [^\r\n]*\r\nContent-Range: ([^\r\n]*)\r\nETag: [^\r\n]*\r\nContent-Length: (\d{1,9})\r\n"
+    rb"Content-Type: [^\r\n]*\r\n"
+)
+"""The head with which datanodes answer short requests; thousands a second of them."""
 _CONTENT_RANGE: Final = re.compile(rb"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -41,6 +46,14 @@ class _Answer(NamedTuple):
     status: int
     headers: dict[bytes, bytes]
     body: bytearray
+
+
+class PendingRead(Protocol):
+    def give_up(self) -> None:
+        """Nobody wants the answer any more; nobody is told one."""
+
+    def watch(self) -> None:
+        """From now on, fail with Unavailable where nothing comes for STALL_TIMEOUT_S."""
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -60,6 +73,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._headers: dict[bytes, bytes] = {}
         self._done: Callable[[_Answer | DfsError], None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._progress = 0
         self.reusable = True
 
@@ -113,6 +127,7 @@ class _Connection(asyncio.BufferedProtocol):
                 answer.set_exception(result) if isinstance(result, DfsError) else answer.set_result(result)
 
         self._expect(wanted, done)
+        self.watch()
         try:
             if len(body) == 1 and len(body[0]) <= _ONE_WRITE:
                 self._transport.write(b"".join((head, body[0])))
@@ -136,7 +151,7 @@ class _Connection(asyncio.BufferedProtocol):
         return result
 
     def begin(self, head: bytes, wanted: int, done: Callable[[_Answer | DfsError], None]) -> None:
-        """As `request`, without a body and without waiting: `done` is called later."""
+        """As `request`, without a body and without waiting: `done` is called later, however late unless `watch` is."""
         assert self._transport is not None
         self._expect(wanted, done)
         self._transport.write(head)
@@ -144,14 +159,22 @@ class _Connection(asyncio.BufferedProtocol):
     def give_up(self) -> None:
         """Nobody wants the answer any more."""
         self._done = None
-        self._watch.cancel()
+        self._unwatch()
         self.abort()
+
+    def watch(self) -> None:
+        """From now on, fail where nothing comes for STALL_TIMEOUT_S."""
+        self._watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, -1)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def _expect(self, wanted: int | None, done: Callable[[_Answer | DfsError], None]) -> None:
         self._head_end, self._body, self._body_view, self._body_end = 0, None, None, 0
         self._wanted = wanted
         self._done = done
-        self._watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, -1)
 
     def abort(self) -> None:
         self.reusable = False
@@ -181,6 +204,9 @@ class _Connection(asyncio.BufferedProtocol):
             if self._head_end == _HEAD_MAX:
                 self._break("the head of the answer is too long")
             return False
+        if match := _SHORT_ANSWER.fullmatch(self._head, 0, end + 2):
+            self._status, self._headers = 206, {b"content-range": match[1]}
+            return self._begin_body(end + 4, int(match[2]))
         lines = bytes(self._head_view[:end]).split(b"\r\n")
         try:
             self._status = int(lines[0].split(b" ", 2)[1])
@@ -190,19 +216,23 @@ class _Connection(asyncio.BufferedProtocol):
         except (IndexError, ValueError):
             self._break("the answer is not HTTP")
             return False
+        if self._headers.get(b"connection", b"").lower() == b"close":
+            self.reusable = False
+        return self._begin_body(end + 4, length)
+
+    def _begin_body(self, start: int, length: int) -> bool:
+        """The head ends at `start` of what has been received."""
         good = self._status in (200, 201, 206)
         if not 0 <= length <= (self._wanted if good and self._wanted is not None else _BODY_MAX):
             self._break(f"the answer has {length} bytes")
             return False
-        rest = self._head_end - end - 4
+        rest = self._head_end - start
         if rest > length:
             self._break("the answer goes on behind its end")
             return False
         self._body = bytearray(length)
-        self._body[:rest] = self._head_view[end + 4 : self._head_end]
+        self._body[:rest] = self._head_view[start : self._head_end]
         self._body_view, self._body_end = memoryview(self._body), rest
-        if self._headers.get(b"connection", b"").lower() == b"close":
-            self.reusable = False
         return True
 
     def _finish(self) -> None:
@@ -221,7 +251,7 @@ class _Connection(asyncio.BufferedProtocol):
     def _tell(self, result: _Answer | DfsError) -> None:
         if self._done is not None:
             done, self._done = self._done, None
-            self._watch.cancel()
+            self._unwatch()
             done(result)
 
 
@@ -266,11 +296,11 @@ class BlockClient:
 
     def begin_read(
         self, url: str, block: BlockId, start: int, end: int, done: Callable[[bytearray | DfsError], None]
-    ) -> Callable[[], None] | None:
+    ) -> PendingRead | None:
         """As `read`, begun when this returns: for short ranges, where a connection is at hand, else None.
 
         `done` is called later and once; with Unavailable more easily than `read` raises it, where the connection had
-        ended. What is returned gives the read up, and `done` is not called any more.
+        ended.
         """
         site = _site(url)
         idle = self._idle.get((site.host, site.port, site.tls, True)) if end - start <= SHORT_BYTES else None
@@ -295,7 +325,7 @@ class BlockClient:
 
         head = f"Range: bytes={start}-{end - 1}\r\n"
         connection.begin(site.request("GET", routes.block(block), head), end - start, answered)
-        return connection.give_up
+        return connection
 
     async def put(self, url: str, block: BlockId, pieces: Sequence[Buffer], headers: Mapping[str, str]) -> BlockBody:
         """Store a new block on the datanode at `url`. Raises what that says, or Unavailable."""

@@ -81,9 +81,14 @@ class OpenBlock:
 
     def read(self, start: int, end: int) -> bytes:
         """The checked bytes of [start, end)."""
-        data = bytearray(end - start)
         low, high = aligned_range(self.footer, start, end)
         buffer = _thread_buffer()
+        if high - low <= CHECK_BYTES:
+            view = buffer[: high - low]
+            self._read_into(view, low)
+            check_slices(self.footer, low, view)
+            return bytes(view[start - low : end - low])
+        data = bytearray(end - start)
         for position in range(low, high, CHECK_BYTES):
             view = buffer[: min(CHECK_BYTES, high - position)]
             self._read_into(view, position)
@@ -113,7 +118,7 @@ class OpenBlock:
         done = 0
         try:
             while done < len(view):
-                count = os.preadv(self.file.fileno(), [view[done:]], position + done)
+                count = os.preadv(self.file.fileno(), [view[done:] if done else view], position + done)
                 if not count:
                     raise BadBlock(f"the file ends at {position + done}")
                 done += count
