@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 from real_cluster import Cluster, wait_until
 from test_sessions import Client, file, name, scenario
@@ -102,23 +100,8 @@ async def test_a_large_write_is_not_deferred(cluster: Cluster, a: Client, b: Cli
     assert not (await layout(a, ino)).deferred
 
 
-@pytest.fixture
-def own_cluster(tmp_path: Path):
-    clusters: list[Cluster] = []
-
-    def start(**settings: str) -> Cluster:
-        cluster = Cluster(tmp_path, 3, **settings)
-        clusters.append(cluster)
-        cluster.start()
-        return cluster
-
-    yield start
-    for cluster in clusters:
-        cluster.stop()
-
-
-def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(own_cluster) -> None:
-    cluster = own_cluster()
+def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster()
     names = [name() for _ in range(100)]
 
     async def write() -> None:
@@ -138,8 +121,8 @@ def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(own_cluster) -
     assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
 
 
-def test_without_datanodes_it_is_refused_and_what_was_taken_waits_for_them(own_cluster) -> None:
-    cluster = own_cluster()
+def test_without_datanodes_it_is_refused_and_what_was_taken_waits(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster()
     one = name()
 
     async def write() -> None:
