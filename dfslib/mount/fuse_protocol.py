@@ -99,7 +99,7 @@ WANTED: Final = (
     | Init.READDIRPLUS_AUTO  # ... but only where somebody asks for attributes
     | Init.BIG_WRITES  # writes of more than a page
     | Init.MAX_PAGES  # requests of REQUEST_MAX bytes
-    | Init.ATOMIC_O_TRUNC  # open and truncate in one step, which the namenode does in one transaction
+    | Init.ATOMIC_O_TRUNC  # open and truncate in one request: nobody else's open comes between
     | Init.POSIX_LOCKS  # fcntl(2) locks are the namenode's: they hold across mounts
     | Init.FLOCK_LOCKS  # flock(2) as well
     | Init.DONT_MASK  # the umask comes along; here it is applied

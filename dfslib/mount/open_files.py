@@ -73,7 +73,10 @@ class OpenFiles:
 
     # -------------------------------------------------------------------------------------- open and release
 
-    async def create(self, operation: wire.Create, flags: int) -> tuple[wire.Attributes, Handle]:
+    async def create(
+        self, operation: wire.Create, flags: int, *, kill_privileges: bool
+    ) -> tuple[Attr, Handle, list[Attr]]:
+        """The file's attributes, the handle, and the directory's attributes."""
         answer, mark = await self._ask_for_open(operation, None)
         if answer.attr.type is not FileType.FILE:
             await self._close(answer.attr.ino)
@@ -81,28 +84,42 @@ class OpenFiles:
         file, _, number = self._opened(answer, mark, flags)
         if answer.created:
             file.unsynced = False
-        return answer, number
+        elif flags & os.O_TRUNC:
+            await self._cut_to_nothing(file, number, kill_privileges)
+        return self.present(file.attr), number, answer.directories
 
     async def open(self, ino: InodeId, flags: int, *, kill_privileges: bool) -> tuple[OpenFile, Handle]:
         """Raises Stale where the name that led here leads elsewhere by now."""
-        truncate, asked_s = bool(flags & os.O_TRUNC), self._kernel.now_s()
-        if truncate and (writer := self._writers.get(ino)) is not None:
-            await writer.discard()
-        operation = wire.Open(ino, (flags & os.O_ACCMODE) != os.O_RDONLY, truncate, kill_privileges and truncate)
+        asked_s = self._kernel.now_s()
         try:
-            answer, mark = await self._ask_for_open(operation, ino)
+            answer, mark = await self._ask_for_open(wire.Open(ino, (flags & os.O_ACCMODE) != os.O_RDONLY), ino)
         except NotFound:
             raise Stale from None
         if self._kernel.refuse_open(ino, asked_s):
             self._tasks.spawn(self._close(ino), "close")
             raise Stale
         file, handle, number = self._opened(answer, mark, flags)
-        if truncate:
-            file.layouts.forget()
-            self._invalidations.changed(ino)
+        if flags & os.O_TRUNC:
+            await self._cut_to_nothing(file, number, kill_privileges)
         elif (flags & os.O_ACCMODE) == os.O_RDONLY and answer.attr.size <= _FETCH_AT_OPEN:
             self._reader.fetch_small(file)
         return handle, number
+
+    async def _cut_to_nothing(self, file: File, number: Handle, kill_privileges: bool) -> None:
+        """O_TRUNC of a file that was there. Not before it is sure that it is the right one, nor over what this mount
+        is still to write of it. Where it fails, the file is not open."""
+        cut = False
+        try:
+            if (writer := self._writers.get(file.ino)) is not None:
+                await writer.discard()
+            mark = self._invalidations.now()
+            answer = await self._session.call(wire.SetAttr(file.ino, size=0, kill_privileges=kill_privileges))
+            assert isinstance(answer, wire.Attributes)
+            self.changed_here(answer.attr, mark)
+            cut = True
+        finally:
+            if not cut:
+                self.release(number)
 
     async def _ask_for_open(
         self, operation: wire.Open | wire.Create, ino: InodeId | None

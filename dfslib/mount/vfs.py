@@ -338,14 +338,12 @@ class VFS:
         operation = wire.Create(
             parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
             exclusive=bool(flags & os.O_EXCL), open=True, write=(flags & os.O_ACCMODE) != os.O_RDONLY,
-            truncate=bool(flags & os.O_TRUNC),
         )  # fmt: skip
-        answer, number = await self._files.create(operation, flags)
-        attr = answer.attr
+        attr, number, directories = await self._files.create(operation, flags, kill_privileges=caller.uid != 0)
         self._forgotten.discard(attr.ino)
-        self._parents.learn(answer.directories, mark)
+        self._parents.learn(directories, mark)
         keep = self._kernel.opened(attr.ino, attr.version)
-        return self._files.present(attr), Opened(number, keep_cache=keep)
+        return attr, Opened(number, keep_cache=keep)
 
     async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
         handle, number = await self._files.open(ino, flags, kill_privileges=caller.uid != 0)

@@ -104,8 +104,8 @@ class ReadDirectory(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 class Create(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """-> Attributes (`created` tells whether it is new). `exclusive`: Exists where the name is taken, else the
-    file that has it; only regular files can be not exclusive. `open`: as `Open` does, in the same step;
-    `write`, `truncate` as there."""
+    file that has it; only regular files can be not exclusive. `open`: as `Open` does, in the same step; `write` as
+    there."""
 
     parent: InodeId
     name: bytes
@@ -118,7 +118,6 @@ class Create(msgspec.Struct, frozen=True, array_like=True, tag=5):
     exclusive: bool = True
     open: bool = False
     write: bool = False
-    truncate: bool = False
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -160,8 +159,6 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=10):
 
     ino: InodeId
     write: bool = False
-    truncate: bool = False
-    kill_privileges: bool = False
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=11):

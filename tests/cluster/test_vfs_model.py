@@ -99,7 +99,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return (tmp_path_factory.mktemp(f"local{number}") for number in itertools.count())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(steps=st.lists(STEP, min_size=25, max_size=80))
 def test_two_mounts_are_one_local_directory(mounts: Mounts, folders: Iterator[Path], steps: list[Any]) -> None:
     folder = next(folders)

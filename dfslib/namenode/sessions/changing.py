@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dfslib.errors import Exists, InvalidArgument, NameTooLong, NotFound
+from dfslib.errors import Exists, InvalidArgument, NameTooLong
 from dfslib.model import NAME_MAX, Attr, FileType, InodeId
 from dfslib.namenode.files.once import Done, once
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
@@ -74,8 +74,6 @@ class Changing:
             attr = records.get_attr(txn, dentry.ino)
             if request.exclusive:
                 raise Exists
-            if request.truncate and attr.type is FileType.FILE:
-                attr = content.truncate(txn, attr.ino, 0, now)
             return Done(attr)
 
         return await self._attributes(session, seq, commit, request.parent)
@@ -113,19 +111,6 @@ class Changing:
             return _NOTHING
 
         return await self._done(session, seq, commit, request.parent, request.new_parent)
-
-    async def truncate_opened(self, session: Session, seq: int, request: wire.Open) -> None:
-        """O_TRUNC of a file that is there."""
-
-        def commit(txn: Txn) -> Done:
-            attr = records.get_attr(txn, request.ino)
-            if attr.type is FileType.FILE and not attr.nlink and session.opens[request.ino] < 2:
-                raise NotFound("the file was removed")
-            if request.kill_privileges:
-                kill_privileges(txn, request.ino)
-            return Done(content.truncate(txn, request.ino, 0, self.now_ns()))
-
-        await self.transact(session, seq, commit)
 
     async def set_xattr(self, session: Session, seq: int, request: wire.SetXattr) -> wire.Done:
         def commit(txn: Txn) -> Done:

@@ -33,6 +33,7 @@ class Operations:
             wire.ReadDeferred: lambda _, request: looking.read_deferred(request),
             wire.GetSpace: lambda _, request: looking.space(),
             wire.Forget: self._forget,
+            wire.Open: self._open,
             wire.Close: self._close,
             wire.Allocate: writing.allocate,
             wire.Abandon: writing.abandon,
@@ -44,7 +45,6 @@ class Operations:
             wire.Unlink: changing.unlink,
             wire.Rmdir: changing.rmdir,
             wire.Rename: changing.rename,
-            wire.Open: self._open,
             wire.SetXattr: changing.set_xattr,
             wire.RemoveXattr: changing.remove_xattr,
             wire.NoteAccess: changing.note_access,
@@ -59,8 +59,6 @@ class Operations:
 
     def look(self, session: Session, operation: wire.Operation) -> wire.Result | None:
         """The answer of what needs no transaction and no waiting; None for everything else."""
-        if isinstance(operation, wire.Open) and not operation.truncate:
-            return self._open_now(session, operation)
         handler = self._looks.get(type(operation))
         return None if handler is None else handler(session, operation)
 
@@ -78,18 +76,9 @@ class Operations:
         self._sessions.closed(session, request.ino, request.count)
         return self.done
 
-    def _open_now(self, session: Session, request: wire.Open) -> wire.Attributes:
+    def _open(self, session: Session, request: wire.Open) -> wire.Attributes:
         self._sessions.opened(session, request.ino)
         try:
-            return self._looking.file(session, request.ino)
-        except BaseException:
-            self._sessions.closed(session, request.ino, 1)
-            raise
-
-    async def _open(self, session: Session, seq: int, request: wire.Open) -> wire.Attributes:
-        self._sessions.opened(session, request.ino)
-        try:
-            await self._changing.truncate_opened(session, seq, request)
             return self._looking.file(session, request.ino)
         except BaseException:
             self._sessions.closed(session, request.ino, 1)
@@ -100,7 +89,7 @@ class Operations:
         if not request.open or answer.attr.type is not FileType.FILE:
             return answer
         try:
-            opened = self._open_now(session, wire.Open(answer.attr.ino))
+            opened = self._open(session, wire.Open(answer.attr.ino))
         except NotFound:  # removed since, by somebody else: it was there, and is open
             self._sessions.opened(session, answer.attr.ino)
             return answer
