@@ -25,6 +25,8 @@ from dfslib.model import BlockId, format_block
 
 CHECK_BYTES: Final = 512 << 10
 """Bytes read and checked at a time: what was copied is still in the core's cache for the checksum."""
+_SCATTERED_BYTES: Final = 32 << 10
+"""A read this short is of a reader who wants no more: those who read in order ask for more at a time."""
 ROTTEN: Final = frozenset({errno.EIO, errno.EUCLEAN})
 """Errors of a read that say the disk lost the data, and not that the process lacks something."""
 
@@ -50,6 +52,7 @@ class OpenBlock:
         self.references = 0
         """Users at the moment; kept by the store under its lock."""
         self.cached = False
+        self._reads_ahead = True
         try:
             self.footer: Final = self._read_footer()
         except BaseException:
@@ -103,6 +106,7 @@ class OpenBlock:
         if high - low > CHECK_BYTES:
             return None
         view = _thread_buffer()[: high - low]
+        self._advise(len(view))
         try:
             if os.preadv(self.file.fileno(), [view], low, os.RWF_NOWAIT) != len(view):
                 return None
@@ -116,6 +120,7 @@ class OpenBlock:
 
     def _read_into(self, view: memoryview, position: int) -> None:
         done = 0
+        self._advise(len(view))
         try:
             while done < len(view):
                 count = os.preadv(self.file.fileno(), [view[done:] if done else view], position + done)
@@ -126,6 +131,14 @@ class OpenBlock:
             if error.errno in ROTTEN:
                 raise BadBlock(f"the disk cannot read it at {position + done}: {error.strerror}") from error
             raise InputOutput(f"block {format_block(self.block)} cannot be read: {error}") from error
+
+    def _advise(self, count: int) -> None:
+        """Have the kernel read ahead for long reads only; it does for short ones, too, where it knows what is near."""
+        reads_ahead = count > _SCATTERED_BYTES
+        if reads_ahead is not self._reads_ahead:
+            self._reads_ahead = reads_ahead
+            advice = os.POSIX_FADV_NORMAL if reads_ahead else os.POSIX_FADV_RANDOM
+            os.posix_fadvise(self.file.fileno(), 0, 0, advice)
 
     def _read_footer(self) -> Footer:
         size = self._file_bytes = os.fstat(self.file.fileno()).st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -182,3 +183,22 @@ def test_the_footer_of_a_whole_block_is_read_at_once(tmp_path: Path) -> None:
     while check.next():
         pass
     check.close()
+
+
+def test_a_short_read_brings_no_more_into_memory_than_itself(tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(1 << 20)
+    path = tmp_path / "block"
+    path.write_bytes(block_file_bytes(7, data))
+    opened = OpenBlock(BlockId(7), path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if opened.read_if_in_memory(0, 1) is not None:
+        pytest.skip("a file system in memory")
+    pages = range(0, 40 * SLICE_BYTES, SLICE_BYTES)
+    for start in pages:
+        assert opened.read(start, start + SLICE_BYTES) == data[start : start + SLICE_BYTES]
+    assert opened.read_if_in_memory(pages[-1], pages.stop) == data[pages[-1] : pages.stop]
+    assert opened.read_if_in_memory(pages.stop, pages.stop + 1) is None
+    assert opened.read(0, len(data)) == data
+    opened.close()
