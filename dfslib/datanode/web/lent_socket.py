@@ -17,6 +17,8 @@ class LentSocket:
         self._fd = fd
         # The number may be another connection's as soon as the transport has closed it.
         self._turn = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
 
     def end(self) -> None:
         """The transport is about to close it; called on the event loop."""
@@ -33,12 +35,8 @@ class LentSocket:
 
     def receive(self, timeout_s: float) -> bytes:
         """What has arrived in time; nothing where the connection has ended, too. Reading goes on with the transport."""
-        poll = select.poll()
-        with self._turn:
-            if self._fd < 0:
-                return b""
-            poll.register(self._fd, select.POLLIN)
-        if not poll.poll(timeout_s * 1000):
+        # Where the number is another connection's by now, that is found out before anything is read.
+        if not self._poll.poll(timeout_s * 1000):
             return b""
         with self._turn:
             try:
