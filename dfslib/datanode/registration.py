@@ -150,8 +150,10 @@ class Registration:
 
     async def _report(self) -> None:
         self._report_wanted = False
+        # Of what was lost before the listing is made, none is in it, unless it has been made good. What is lost later
+        # may be in it, and is still to be told.
+        losses = self._losses.untold()
         listing = await self._in_thread(self._store.start_listing)
-        losses = self._losses.untold()  # none of them is in the listing, unless it has been made good
         try:
             await self._report_pages(listing)
         finally:

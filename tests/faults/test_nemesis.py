@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trial import breakable_cluster, run_trial
 
-SECONDS = 35.0
+SECONDS = 15.0
 
 
 def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
