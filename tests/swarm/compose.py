@@ -44,6 +44,9 @@ class Project:
 
     def up(self) -> None:
         self.compose("up", "-d", "--no-build")
+        self.wait_alive()
+
+    def wait_alive(self) -> None:
         wait_until(lambda: alive_datanodes(self.url) == 1, f"{self.name} has its datanode", pause_s=0.2)
 
     def down(self, *arguments: str) -> None:

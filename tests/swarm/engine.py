@@ -1,12 +1,14 @@
 """A Docker engine and the project's image on it, for tests: a running dockerd is used, else one is started and ended.
 
 No image is pulled. The base is Debian, made with debootstrap once and kept by the engine under `BASE`.
+What the `docker` package has no call for (stacks, `run --rm` with its volumes) goes through the command line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import io
 import os
 import shutil
 import signal
@@ -15,6 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import docker.errors
+from docker import DockerClient
 from real_cluster import ROOT, wait_until
 
 BASE = "dfs-test-base:bookworm"
@@ -32,38 +36,44 @@ def missing() -> str:
     return "" if os.geteuid() == 0 else "needs root"
 
 
-def run(command: Sequence[str | Path], *, env: dict[str, str] | None = None, timeout_s: float = 300) -> str:
+def run(
+    words: Sequence[str | Path], *, env: dict[str, str] | None = None, folder: Path = ROOT, timeout_s: float = 300
+) -> str:
     """Standard output of a command; fails with its standard error."""
     done = subprocess.run(
-        command, env=os.environ | (env or {}), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s
+        words, env=os.environ | (env or {}), cwd=folder, capture_output=True, text=True, timeout=timeout_s
     )
-    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{' '.join(map(str, words))}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-def docker(*arguments: str | Path, timeout_s: float = 300) -> str:
+def command(*arguments: str | Path, timeout_s: float = 300) -> str:
+    """What `docker ARGUMENTS` prints."""
     return run(["docker", *arguments], timeout_s=timeout_s).strip()
 
 
-def inspect(kind: str, name: str) -> dict[str, object]:
-    """What `docker KIND inspect NAME` says."""
-    (found,) = json.loads(docker(kind, "inspect", name))
-    return found
+@functools.cache
+def client() -> DockerClient:
+    """For the engine that runs."""
+    return docker.from_env()
 
 
 def answers() -> bool:
-    return subprocess.run(["docker", "info"], capture_output=True, timeout=60).returncode == 0 and bool(
-        subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, timeout=60
-        ).stdout.strip()
-    )
+    try:
+        with contextlib.closing(docker.from_env()) as asked:
+            return bool(asked.ping())
+    except docker.errors.DockerException:
+        return False
 
 
 @contextlib.contextmanager
 def running_engine(folder: Path) -> Iterator[None]:
     """An engine that answers. One that this started is ended with the context."""
     if answers():
-        yield
+        try:
+            yield
+        finally:
+            _forget_client()
         return
     log = folder / "dockerd.log"
     with log.open("wb") as output:
@@ -77,6 +87,7 @@ def running_engine(folder: Path) -> Iterator[None]:
         wait_until(started, f"dockerd answers, {log}", pause_s=0.3)
         yield
     finally:
+        _forget_client()
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(60)
@@ -85,22 +96,28 @@ def running_engine(folder: Path) -> Iterator[None]:
             process.wait()
 
 
+def _forget_client() -> None:
+    if client.cache_info().currsize:
+        client().close()
+    client.cache_clear()
+
+
 @contextlib.contextmanager
 def swarm() -> Iterator[None]:
     """The engine as the one host of a swarm. A swarm that was there before stays."""
-    if docker("info", "--format", "{{.Swarm.LocalNodeState}}") == "active":
+    if client().info()["Swarm"]["LocalNodeState"] == "active":
         yield
         return
-    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    client().swarm.init(advertise_addr="127.0.0.1")
     try:
         yield
     finally:
-        docker("swarm", "leave", "--force")
+        client().swarm.leave(force=True)
 
 
 def make_base() -> None:
     """Debian with python3 and venv, and the certificates that this machine trusts."""
-    if docker("image", "ls", "--quiet", BASE):
+    if client().images.list(BASE):
         return
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         root = Path(folder, "root")
@@ -113,22 +130,19 @@ def make_base() -> None:
             shutil.copy(_CERTIFICATES, root / _CERTIFICATES.relative_to("/"))
         archive = Path(folder, "root.tar")
         run(["tar", "-C", root, "-cf", archive, "."])
-        docker("import", "-c", f"ENV PIP_CERT={_CERTIFICATES}", archive, BASE)
+        command("import", "-c", f"ENV PIP_CERT={_CERTIFICATES}", archive, BASE)
 
 
 def build_image() -> None:
     """The project's image, as the compose files name it in these tests."""
     make_base()
     # The host's network: the way to the package index is the machine's own.
-    docker("build", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}", "--tag", IMAGE, ROOT)
+    command("build", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}", "--tag", IMAGE, ROOT)
 
 
 def derive(tag: str, *instructions: str) -> str:
     """The name of another image of the project: the one of these tests, changed by instructions of a Dockerfile."""
     name = f"{IMAGE.split(':')[0]}:{tag}"
-    dockerfile = "\n".join([f"FROM {IMAGE}", *instructions])
-    subprocess.run(
-        ["docker", "build", "--quiet", "--tag", name, "-"],
-        input=dockerfile, text=True, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+    dockerfile = io.BytesIO("\n".join([f"FROM {IMAGE}", *instructions]).encode())
+    client().images.build(fileobj=dockerfile, tag=name, rm=True)
     return name

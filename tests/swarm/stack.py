@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 import uuid
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import engine
 from compose import files, settings
+from docker.models.containers import Container
 from real_cluster import ROOT, alive_datanodes, wait_until
 
 INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
 _DEADLINE_S = 120.0
-_PORT = re.compile(r":(\d+)->8181/tcp")
 
 
 class Stack:
@@ -45,13 +44,13 @@ class Stack:
         wait_until(self._is_settled, f"all tasks of {self.name} run", _DEADLINE_S, 0.3)
 
     def _is_settled(self) -> bool:
-        lines = engine.docker("stack", "services", self.name, "--format", "{{.Replicas}}").splitlines()
+        lines = engine.command("stack", "services", self.name, "--format", "{{.Replicas}}").splitlines()
         return all(len(set(line.split()[0].split("/"))) == 1 for line in lines)
 
     def kill(self, service: str) -> None:
         """One container of a service; returns when swarm has put another one in its place, which is healthy."""
         before = self.containers(service)
-        engine.docker("kill", before[0])
+        before[0].kill()
 
         def is_replaced() -> bool:
             now = self.containers(service)
@@ -62,71 +61,65 @@ class Stack:
 
     def remove(self, volumes: bool = False) -> None:
         """Return when no container of it is left, so that it can be deployed anew."""
-        engine.docker("stack", "rm", self.name)
-        label = f"label=com.docker.stack.namespace={self.name}"
-        for kind in (("ps", "-aq"), ("network", "ls", "-q")):
-            wait_until(
-                lambda kind=kind: not engine.docker(*kind, "--filter", label), f"{self.name} is removed", 120, 0.3
-            )
+        engine.command("stack", "rm", self.name)
+        wait_until(lambda: not self._all_containers(), f"no container of {self.name} is left", _DEADLINE_S, 0.3)
+        networks = engine.client().networks
+        wait_until(
+            lambda: not networks.list(filters=self._mine), f"no network of {self.name} is left", _DEADLINE_S, 0.3
+        )
         if volumes:
-            names = engine.docker("volume", "ls", "-q", "--filter", f"name={self.name}_").split()
-            if names:
-                engine.docker("volume", "rm", *names)
+            for volume in engine.client().volumes.list(filters={"name": f"{self.name}_"}):
+                volume.remove()
 
-    def containers(self, service: str) -> list[str]:
-        """Ids of the running containers of a service."""
-        return engine.docker("ps", "-q", "--no-trunc", "--filter", self._label(service)).split()
+    @property
+    def _mine(self) -> dict[str, str]:
+        return {"label": f"com.docker.stack.namespace={self.name}"}
 
-    def _label(self, service: str) -> str:
-        return f"label=com.docker.swarm.service.name={self.name}_{service}"
+    def _all_containers(self) -> list[Container]:
+        return engine.client().containers.list(all=True, filters=self._mine, ignore_removed=True)
 
-    def health(self, container: str) -> str:
-        """What its last five health checks have said."""
-        state = engine.inspect("container", container)["State"]
-        assert isinstance(state, dict)
-        return "".join(check["Output"] for check in state["Health"]["Log"])
+    def containers(self, service: str, **filters: str) -> list[Container]:
+        """Those of a service that run; `health="healthy"`: and whose health checks succeed."""
+        filters["label"] = f"com.docker.swarm.service.name={self.name}_{service}"
+        return engine.client().containers.list(filters=filters, ignore_removed=True)
 
-    def datanode_ports(self, *conditions: str) -> list[int]:
-        """The ports of this machine at which the datanodes answer; those of which "health=healthy", for instance."""
-        filters = [part for condition in [self._label("data"), *conditions] for part in ("--filter", condition)]
-        lines = engine.docker("ps", *filters, "--format", "{{.Ports}}").splitlines()
-        return [int(_PORT.findall(line)[0]) for line in lines if _PORT.search(line)]
+    def datanode_ports(self, **filters: str) -> list[int]:
+        """The ports of this machine at which the datanodes answer."""
+        bindings = [container.ports.get("8181/tcp") for container in self.containers("data", **filters)]
+        return [int(binding[0]["HostPort"]) for binding in bindings if binding]
 
     def scale(self, service: str, count: int) -> None:
-        engine.docker("service", "scale", "--detach", f"{self.name}_{service}={count}")
+        engine.client().services.get(f"{self.name}_{service}").scale(count)
 
     def remove_volume(self, volume: str) -> None:
         """Of a service that is scaled to none; with the containers of earlier tasks, which swarm keeps."""
         name = f"{self.name}_{volume}"
-        containers = engine.docker("ps", "-aq", "--filter", f"volume={name}").split()
-        if containers:
-            engine.docker("rm", "--force", *containers)
-        engine.docker("volume", "rm", name)
+        for container in engine.client().containers.list(all=True, filters={"volume": name}, ignore_removed=True):
+            container.remove(force=True)
+        engine.client().volumes.get(name).remove()
 
     def update(self, service: str, image: str, state: str = "completed") -> None:
         """A rolling update of one service to another image; fails unless swarm says in the end that it is `state`."""
         name = f"{self.name}_{service}"
         command = ["docker", "service", "update", "--quiet", "--no-resolve-image", "--image", image, name]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        status = engine.inspect("service", name)["UpdateStatus"]
-        assert isinstance(status, dict)
+        status = engine.client().services.get(name).attrs["UpdateStatus"]
         assert status["State"] == state, f"{status}\n{done.stdout}\n{done.stderr}"
 
-    def client(self) -> str:
+    def client(self) -> Container:
         """The container of the service that is a client on the stack's network."""
         wait_until(lambda: self.containers("client"), "the client runs", _DEADLINE_S, 0.3)
         return self.containers("client")[0]
 
     def python(self, program: str, *arguments: str) -> str:
         """Output of a Python program in the client's container."""
-        return engine.docker("exec", self.client(), "python3", "-c", program, *arguments)
+        status, out = self.client().exec_run(["python3", "-c", program, *arguments])
+        assert status == 0, out.decode()
+        return out.decode().strip()
 
     def logs(self) -> str:
-        label = f"label=com.docker.stack.namespace={self.name}"
-        parts = [engine.docker("stack", "ps", "--no-trunc", self.name)]
-        for container in engine.docker("ps", "-aq", "--filter", label).split():
-            done = subprocess.run(["docker", "logs", "--tail", "30", container], capture_output=True, text=True)
-            parts.append(f"--- {container}\n{done.stdout}{done.stderr}")
+        parts = [engine.command("stack", "ps", "--no-trunc", self.name)]
+        parts += [f"--- {each.name}\n{each.logs(tail=30).decode()}" for each in self._all_containers()]
         return "\n".join(parts)
 
 
@@ -151,9 +144,9 @@ def stack(
 def load(on: Stack, *options: str) -> Iterator[None]:
     """Reads and writes from the client on the stack's network while the context lasts; fails where one failed."""
     client = on.client()
-    engine.docker("exec", client, "rm", "-f", "/tmp/stop")
-    command = ["docker", "exec", "-i", client, "python3", "-", "http://name:8180/", *options]
-    with _load(command, lambda: engine.docker("exec", client, "touch", "/tmp/stop")):
+    client.exec_run(["rm", "-f", "/tmp/stop"])
+    command = ["docker", "exec", "-i", client.id, "python3", "-", "http://name:8180/", *options]
+    with _load(command, lambda: client.exec_run(["touch", "/tmp/stop"])):
         yield
 
 

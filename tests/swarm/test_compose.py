@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import combinations
 
+import documents
 import engine
 import pytest
 from compose import OVERLAYS, Project, files, project, settings
@@ -16,22 +17,21 @@ _ADDED_BYTES_MAX = 80 << 20
 
 
 def test_the_image_is_small_and_runs_as_nobody_special(image: str) -> None:
-    size, base = (int(engine.docker("image", "inspect", "-f", "{{.Size}}", name)) for name in (image, engine.BASE))
-    config = engine.inspect("image", image)["Config"]
-    assert isinstance(config, dict)
+    size, base = (engine.client().images.get(name).attrs["Size"] for name in (image, engine.BASE))
+    config = engine.client().images.get(image).attrs["Config"]
     print(f"image {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB more than its base, user {config['User']!r}")
     assert size - base < _ADDED_BYTES_MAX
     assert config["User"] == "dfs"
     assert "/data" in config["Volumes"]
     assert config["Healthcheck"]["Test"][0] == "CMD"
-    assert engine.docker("run", "--rm", "--entrypoint", "id", image, "-u") == "8180"
+    assert engine.command("run", "--rm", "--entrypoint", "id", image, "-u") == "8180"
     compilers = "command -v cc gcc g++ make pip pip3 || true"
-    assert engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", compilers) == ""
+    assert engine.command("run", "--rm", "--entrypoint", "sh", image, "-c", compilers) == ""
 
 
 def test_every_part_is_in_the_image(image: str) -> None:
     for arguments in (["server.py", "--help"], ["dfs.py", "--help"]):
-        assert "usage" in engine.docker("run", "--rm", image, f"/opt/dfs/app/{arguments[0]}", *arguments[1:]).lower()
+        assert "usage" in engine.command("run", "--rm", image, f"/opt/dfs/app/{arguments[0]}", *arguments[1:]).lower()
 
 
 @pytest.mark.parametrize("overlays", [names for n in range(3) for names in combinations(sorted(OVERLAYS), n)])
@@ -53,12 +53,15 @@ def test_without_an_address_for_clients_nothing_is_started() -> None:
 
 def test_down_and_up_again_keeps_the_data(image: str) -> None:
     content = os.urandom(3 << 20)
+    up, down = ([command] for command in documents.block("DATA_HOST=localhost docker-compose up"))
     with project("dfs-one-host", image) as one:
+        variables = {"COMPOSE_PROJECT_NAME": one.name} | one.env
         with HttpNameNode(one.url) as dfs:
             dfs.mkdir("/docs")
             dfs.tee("/docs/report", content)
-        one.down()
-        one.up()
+        documents.run(down, {}, **variables)
+        documents.run(up, {}, **variables)
+        one.wait_alive()
         with HttpNameNode(one.url) as dfs:
             assert dfs.cat("/docs/report") == content
             dfs.tee("/docs/report", b"second")

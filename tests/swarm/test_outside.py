@@ -1,4 +1,4 @@
-"""Clients outside of the swarm: on ports of the hosts, and before one address for all datanodes; over HTTP and mounted.
+"""Clients outside of the swarm, before one address for all datanodes: over HTTP, and mounted.
 
 The mesh here is a TCP balancer that knows nothing of health, unless it is told. The true one is shown in `mesh_vm`.
 """
@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import random
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,19 +39,6 @@ def cluster(on_swarm: str, mesh: Balancer) -> Iterator[Stack]:
     with stack("dfs-mesh", on_swarm, ["host-ports", "replicas", INSIDE], 3, **settings) as made:
         mesh.send_to(made.datanode_ports())
         yield made
-
-
-def test_one_datanode_a_host_under_the_hosts_name(on_swarm: str) -> None:
-    try:
-        socket.gethostbyname(socket.gethostname())
-    except OSError:
-        pytest.skip("this machine's own name does not resolve: clients cannot be redirected to it")
-    content = os.urandom(3 << 20)
-    with stack("dfs-hosts", on_swarm, ["host-ports"], 1) as hosts, HttpNameNode(hosts.url) as dfs:
-        dfs.tee("/from-outside", content)
-        assert dfs.cat("/from-outside") == content
-        (node,) = dfs.status().nodes
-        assert node.public_url == f"http://{socket.gethostname()}:{hosts.env['DATA_PORT']}/"
 
 
 def test_one_address_for_all_datanodes(cluster: Stack, mesh: Balancer) -> None:
@@ -122,7 +108,7 @@ def _following(mesh: Balancer, cluster: Stack) -> Iterator[None]:
 
     def follow() -> None:
         while not ended.wait(0.3):
-            if ports := cluster.datanode_ports("health=healthy"):
+            if ports := cluster.datanode_ports(health="healthy"):
                 mesh.send_to(ports)
 
     thread = threading.Thread(target=follow)

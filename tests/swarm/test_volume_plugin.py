@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import compose
+import documents
 import engine
 import pytest
-from engine import docker
 from real_cluster import ROOT, wait_until
 
 FOLDER = Path("/var/lib/dfs-volumes-test")
@@ -45,17 +45,34 @@ def plugin(project: compose.Project) -> Iterator[None]:
         (FOLDER / "volumes.json").unlink(missing_ok=True)
 
 
-def in_container(image: str, script: str) -> str:
-    return docker("run", "--rm", "--user", "0", "-v", "web:/data", "--entrypoint", "python3", image, "-c", script)
+_IN_SERVICE = "sh -c 'echo from a service >/data/g && exec sleep 1000'"
 
 
-def test_containers_share_a_directory_of_the_tree(image: str, project: compose.Project, plugin: None) -> None:
-    docker("volume", "create", "-d", "dfstest", "-o", "subdir=/projects", "web")
+def test_containers_share_a_directory_of_the_tree(on_swarm: str, project: compose.Project, plugin: None) -> None:
+    create, show, serve = documents.block("cp deploy/dfs-volume-plugin.service")[2:]
+
+    def dfs(*arguments: str) -> str:
+        return engine.run([sys.executable, ROOT / "dfs.py", "--url", project.url, *arguments])
+
+    documents.run([create], {"-d dfs": "-d dfstest"})
     try:
-        in_container(image, "open('/data/f', 'w').write('from a container')")
-        assert in_container(image, "print(open('/data/f').read())").strip() == "from a container"
-        outside = engine.run([sys.executable, ROOT / "dfs.py", "--url", project.url, "cat", "/projects/f"])
-        assert outside == "from a container"
+        write = "open('/data/f', 'w').write('from a container')"
+        engine.command("run", "--rm", "-v", "web:/data", engine.BASE, "python3", "-c", write)
+        assert dfs("cat", "/projects/f") == "from a container"
+        assert documents.run([show], {"IMAGE": engine.BASE}).split() == ["f"]
+        service = f"--detach --no-resolve-image --stop-grace-period 1s --name dfs-web {engine.BASE} {_IN_SERVICE}"
+        documents.run([serve], {"volume-driver=dfs": "volume-driver=dfstest", "IMAGE": service})
+        wait_until(lambda: "g" in dfs("ls", "/projects").split(), "the service has written", pause_s=0.5)
+        assert dfs("cat", "/projects/g") == "from a service\n"
     finally:
-        docker("volume", "rm", "web")
-    assert engine.run([sys.executable, ROOT / "dfs.py", "--url", project.url, "ls", "/projects"]).split() == ["f"]
+        _remove_service("dfs-web")
+        engine.client().volumes.get("web").remove()
+    assert dfs("ls", "/projects").split() == ["f", "g"]
+
+
+def _remove_service(name: str) -> None:
+    for service in engine.client().services.list(filters={"name": name}):
+        service.remove()
+    label = {"label": f"com.docker.swarm.service.name={name}"}
+    containers = engine.client().containers
+    wait_until(lambda: not containers.list(all=True, filters=label, ignore_removed=True), "it is gone", pause_s=0.3)

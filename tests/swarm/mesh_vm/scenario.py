@@ -5,17 +5,28 @@ Argument: the address that the swarm advertises.
 """
 
 import contextlib
+import hashlib
+import http.client
 import json
+import os
+import random
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from http_client import HttpNameNode
 
 HOST = sys.argv[1]
 URL = f"http://{HOST}:8180/"
+MOUNT = Path("/mnt")
+PIECE_BYTES, PIECES, PIECE_PAUSE_S = 256 << 10, 24, 0.2
+"""What is written while a datanode is killed: so many pieces before and after it, more than is ever on its way."""
 DATANODES = 3
 GETS = 60
 DEADLINE_S = 240.0
@@ -72,20 +83,42 @@ def get(path: str) -> bytes:
 
 
 @contextlib.contextmanager
-def load(*options: str) -> Iterator[None]:
-    subprocess.run(["rm", "-f", "/tmp/stop"], check=True)
-    command = [sys.executable, "/job/load.py", URL, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def load(target: str = URL, *options: str, pause_s: float = 1.0) -> Iterator[dict[str, str]]:
+    """Reads and writes while the context lasts; fails where one failed. Yields what `load.py` tells of files."""
+    stop = Path("/tmp", f"stop-{uuid.uuid4()}")
+    process = subprocess.Popen(
+        [sys.executable, "/job/load.py", target, *options],
+        env=os.environ | {"LOAD_STOP": str(stop), "LOAD_PAUSE": str(pause_s)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     process.stdout.readline()  # a first round is done
+    digests: dict[str, str] = {}
     try:
-        yield
+        yield digests
     finally:
-        subprocess.run(["touch", "/tmp/stop"], check=True)
-        out, _ = process.communicate(timeout=DEADLINE_S)
+        stop.touch()
+        try:
+            out, _ = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
     result = json.loads(out.splitlines()[-1])
     say(f"load: {result['counts']}, failures: {len(result['failures'])}")
     assert not result["failures"], result["failures"]
+    digests.update(result["digests"])
+
+
+@contextlib.contextmanager
+def mounted() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "/opt/dfs/app/dfs.py", "-f", "-o", "cache=16", str(MOUNT), HOST])
+    try:
+        wait_until(lambda: MOUNT.is_mount() or process.poll() is not None, "mounted")
+        yield
+    finally:
+        process.terminate()
+        status = process.wait(60)
+    assert status == 0, f"the mount ended with status {status}"
 
 
 def every_datanode_answers() -> None:
@@ -101,16 +134,82 @@ def every_datanode_answers() -> None:
     assert min(shares.values()) > 0
 
 
-def a_datanode_is_killed() -> None:
+class Stream:
+    """Bytes that go on until a datanode has been killed in their middle. `digest` is theirs when all are given."""
+
+    def __init__(self) -> None:
+        self.begun, self.killed = threading.Event(), threading.Event()
+        self.digest = ""
+
+    def pieces(self) -> Iterator[bytes]:
+        known = hashlib.sha256()
+        given, left = 0, PIECES
+        while left:
+            piece = random.randbytes(PIECE_BYTES)
+            known.update(piece)
+            yield piece
+            given += 1
+            if given == PIECES:
+                self.begun.set()
+            if self.killed.is_set():
+                left -= 1
+            time.sleep(PIECE_PAUSE_S)
+        self.digest = known.hexdigest()
+
+
+def put(stream: Stream) -> None:
+    """In one request: nothing is sent again."""
+    connection = http.client.HTTPConnection(HOST, 8180, timeout=DEADLINE_S)
+    connection.request("PUT", "/fs/put", body=stream.pieces())
+    answer = connection.getresponse()
+    assert answer.status == 201, (answer.status, answer.read())
+    connection.close()
+
+
+def write_on_mount(stream: Stream) -> None:
+    with (MOUNT / "large").open("wb", buffering=0) as file:
+        for piece in stream.pieces():
+            assert file.write(piece) == len(piece)
+        os.fsync(file.fileno())
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def a_datanode_is_killed_in_the_middle_of_writes() -> None:
+    """Of a PUT, of a large file on a mount, and of many small calls there and by `HttpNameNode`."""
     victim = containers("data")[0]
-    with load():
-        docker("kill", victim)
-        wait_until(lambda: victim not in containers("data") and settled() and alive() == DATANODES, "swarm has healed")
+    streams = {"/put": Stream(), "/large": Stream()}
+    with mounted():
+        (MOUNT / "work").mkdir()
+        with load(), load(str(MOUNT / "work"), pause_s=2.0) as digests, ThreadPoolExecutor() as pool:
+            ends = [pool.submit(put, streams["/put"]), pool.submit(write_on_mount, streams["/large"])]
+            try:
+                wait_until(
+                    lambda: all(each.begun.is_set() for each in streams.values()) or any(end.done() for end in ends),
+                    "a PUT and a file are begun",
+                )
+                docker("kill", victim)
+                wait_until(lambda: victim not in containers("data"), "a datanode is gone in the middle of both")
+            finally:
+                for stream in streams.values():
+                    stream.killed.set()
+            for end in ends:
+                end.result()
+            say("both have ended well")
+            wait_until(lambda: len(containers("data")) == DATANODES and settled() and alive() == DATANODES, "healed")
+        assert sha256((MOUNT / "put").read_bytes()) == streams["/put"].digest
+    with HttpNameNode(URL) as dfs:
+        wanted = {path: stream.digest for path, stream in streams.items()}
+        wanted |= {f"/work/{path}": digest for path, digest in digests.items()}
+        assert {path: sha256(dfs.cat(path)) for path in wanted} == wanted
+        wait_until(lambda: dfs.fsck().healthy, f"the cluster is whole, {len(wanted)} files are right")
 
 
 def datanodes_are_updated() -> None:
     before = set(containers("data"))
-    with load("plain"):
+    with load(URL, "plain"):
         docker("service", "update", "--quiet", "--force", "dfs_data")
     assert before.isdisjoint(containers("data"))
     say("datanodes updated")
@@ -134,7 +233,7 @@ def the_namenode_moves_to_an_empty_volume() -> None:
 wait_until(lambda: alive() == DATANODES and settled(), f"{DATANODES} datanodes alive")
 for step in (
     every_datanode_answers,
-    a_datanode_is_killed,
+    a_datanode_is_killed_in_the_middle_of_writes,
     datanodes_are_updated,
     the_namenode_moves_to_an_empty_volume,
 ):
