@@ -12,6 +12,7 @@ from dfslib.datanode.services import SERVICES, Services
 from dfslib.datanode.web.block_routes import delete_block, get_block, put_block, sync_blocks
 from dfslib.datanode.web.file_routes import get_file
 from dfslib.datanode.web.metadata_routes import delete_metadata, get_metadata, list_metadata, put_metadata
+from dfslib.datanode.web.reads import get_blocks
 from dfslib.errors import Unavailable
 from dfslib.transfer.http_errors import errors_as_json
 from dfslib.wire import messages, routes
@@ -47,6 +48,7 @@ def make_app(
     app.add_routes(
         [
             web.put(f"{routes.BLOCKS}/{{block}}", put_block),
+            web.get(routes.BLOCKS, get_blocks),
             web.get(f"{routes.BLOCKS}/{{block}}", get_block),
             web.delete(f"{routes.BLOCKS}/{{block}}", delete_block),
             web.get(routes.METADATA, list_metadata),

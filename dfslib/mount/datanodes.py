@@ -12,8 +12,10 @@ from dfslib.errors import DfsError, InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, NodeId, format_block
 from dfslib.mount.filesystem import Buffer
 from dfslib.runtime.logs import event
-from dfslib.transfer.block_client import BlockClient, PendingRead
+from dfslib.transfer.block_client import BlockClient
+from dfslib.transfer.short_reads import PendingRead
 from dfslib.wire.messages import GrantedBody
+from dfslib.wire.reads import BlockRange
 from dfslib.wire.session import Grant, Node
 
 log = logging.getLogger("dfs.datanodes")
@@ -44,7 +46,7 @@ class Reading:
 
     def ask(self, client: BlockClient, url: str, block: BlockId, start: int, end: int) -> bool:
         """Ask one datanode, if that can be done right now."""
-        self._asked = client.begin_read(url, block, start, end, self._arrived)
+        self._asked = client.begin_read(url, BlockRange(block, start, end), self._arrived)
         self._url = url
         return self._asked is not None
 

@@ -203,6 +203,11 @@ def test_datanode_routes(cluster: Cluster) -> None:
     assert call(url, "HEAD", f"/blocks/{block}?local=true").status == 404
     assert call(url, "PUT", f"/blocks/{block}", b"data").status == 201
     assert call(url, "GET", f"/blocks/{block}", Range="bytes=1-2").body == b"at"
+    assert call(url, "GET", f"/blocks?reads={block}:1-3,{block}:0-9").body == b"\2\0\0\0\4\0\0\0atdata"
+    assert call(url, "GET", f"/blocks?reads={block}:1-3,{block}:4-9").status == 404
+    assert call(url, "GET", f"/blocks?reads={block}:3-1").error == "EINVAL"
+    assert call(url, "GET", f"/blocks?reads={block}:0-300000").error == "EINVAL"
+    assert call(url, "GET", "/blocks").error == "EINVAL"
     assert call(url, "HEAD", f"/blocks/{block}").headers["content-length"] == "4"
     assert call(url, "DELETE", f"/blocks/{block}").status in (200, 204)
     assert call(url, "GET", f"/blocks/{block}").status == 404

@@ -115,6 +115,13 @@ class OpenBlock:
         check_slices(self.footer, low, view)
         return bytes(view[start - low : end - low])
 
+    def will_need(self, start: int, end: int) -> None:
+        """Have the disk read these bytes meanwhile: several such reads go on at a time."""
+        low, high = aligned_range(self.footer, start, end)
+        if low < high:
+            self._advise(high - low)
+            os.posix_fadvise(self.file.fileno(), low, high - low, os.POSIX_FADV_WILLNEED)
+
     def close(self) -> None:
         self.file.close()
 

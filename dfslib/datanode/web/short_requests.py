@@ -1,4 +1,4 @@
-"""Short requests for blocks, answered without the HTTP framework: a GET of a small range, a PUT of a small block.
+"""Short requests for blocks, answered without the HTTP framework: a GET of small ranges, a PUT of a small block.
 
 Mounts and the namenode send thousands of these a second; parsed here, one costs a third of the CPU time. What is not
 exactly such a request, and everything that follows on its connection, goes to the framework untouched, so that this is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -19,14 +19,16 @@ from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_writer import NewBlock, Stored, write_batch
 from dfslib.datanode.web.lent_socket import LentSocket
+from dfslib.datanode.web.reads import Found, read_if_in_memory, read_ranges
 from dfslib.datanode.web.receiving import receive_block
 from dfslib.datanode.web.sending import SMALL_BYTES as SMALL_ANSWER
-from dfslib.errors import DfsError, InputOutput, InvalidArgument, NotFound
+from dfslib.errors import DfsError, InputOutput, InvalidArgument
 from dfslib.model import BlockId, format_block
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import BlockBody
 from dfslib.wire.origins import parse_origins
+from dfslib.wire.reads import BlockRange, encode_lengths, parse_reads
 
 log = logging.getLogger("dfs.datanode")
 
@@ -37,6 +39,8 @@ ask each of a few datanodes."""
 _GET: Final = re.compile(
     rb"GET /blocks/([0-9a-f]{16}) HTTP/1\.1\r\nHost: [^\r\n]+\r\nRange: bytes=(\d{1,10})-(\d{1,10})\r\n\r\n"
 )
+_GET_MANY: Final = re.compile(rb"GET /blocks\?reads=([0-9a-f:,-]{1,2048}) HTTP/1\.1\r\nHost: [^\r\n]+\r\n\r\n")
+_TYPE: Final = "Content-Type: application/octet-stream\r\n"
 _PUT: Final = re.compile(
     rb"PUT /blocks/([0-9a-f]{16}) HTTP/1\.1\r\nHost: [^\r\n]+\r\nContent-Length: (\d{1,9})\r\n"
     rb"(?:X-DFS-Origin: ([A-Za-z0-9_=-]*)\r\n)?(?:X-DFS-Sync: (true|false)\r\n)?X-DFS-CRC32C: ([0-9a-f]{8})\r\n\r\n"
@@ -45,10 +49,11 @@ _PUT: Final = re.compile(
 
 
 class _Get(NamedTuple):
-    block: BlockId
-    start: int
-    end: int
+    """`many`: how it was asked, and is to be answered."""
+
+    reads: list[BlockRange]
     request: bytes
+    many: bool
 
 
 class _Put(NamedTuple):
@@ -135,21 +140,17 @@ class ShortRequests(asyncio.Protocol):
 
     def _get(self, wanted: _Get) -> None:
         services = self._get_services()
-        opened = services.store.acquire_if_open(wanted.block)
-        data = None
-        if opened is not None:
-            try:
-                size, checksum = opened.size, opened.footer.crc32c
-                data = opened.read_if_in_memory(wanted.start, min(wanted.end, size)) if wanted.start < size else None
-            except BadBlock:
-                pass  # whoever reads the disk finds out, and puts it into quarantine
-            finally:
-                services.store.release(opened)
-        if data is not None:
-            self._send_range(wanted, data, size, checksum)
-            self._go_on()
-        else:
-            self._lend(services, wanted)
+        found: list[Found] = []
+        for read in wanted.reads:
+            one = read_if_in_memory(services.store, read)
+            if one is None:
+                self._lend(services, wanted)
+                return
+            found.append(one)
+        assert self._transport is not None
+        self._transport.writelines(_answer(wanted, found))
+        services.metrics.sent_bytes.inc(sum(len(one.data) for one in found))
+        self._go_on()
 
     def _lend(self, services: Services, wanted: _Get) -> None:
         """Have a thread read and answer."""
@@ -168,9 +169,9 @@ class ShortRequests(asyncio.Protocol):
         try:
             while following is not None:
                 wanted, following, received = following, None, b""
-                found = _read(services, wanted)
-                rest = b"".join(_answer(wanted, *found))
-                services.metrics.sent_bytes.inc(len(found[0]))
+                found = read_ranges(services.store, wanted.reads)
+                rest = b"".join(_answer(wanted, found))
+                services.metrics.sent_bytes.inc(sum(len(one.data) for one in found))
                 if socket is not None:
                     rest = rest[socket.send(rest) :]
                 if stays and socket is not None and not rest:
@@ -201,11 +202,6 @@ class ShortRequests(asyncio.Protocol):
             self._hand_over()
         else:
             self._go_on()
-
-    def _send_range(self, wanted: _Get, data: bytes, size: int, checksum: int) -> None:
-        assert self._transport is not None
-        self._transport.writelines(_answer(wanted, data, size, checksum))
-        self._get_services().metrics.sent_bytes.inc(len(data))
 
     # ---------------------------------------------------------------------------------------------------- PUT
 
@@ -261,29 +257,32 @@ class ShortRequests(asyncio.Protocol):
 
 
 def _parse_get(data: bytes) -> _Get | None:
-    """The read that `data` begins with, if it does, and is a short one."""
-    match = _GET.match(data)
-    if match is None:
+    """The request for short reads that `data` begins with, if it does."""
+    if match := _GET.match(data):
+        get = _Get([BlockRange(BlockId(int(match[1], 16)), int(match[2]), int(match[3]) + 1)], match[0], many=False)
+    elif match := _GET_MANY.match(data):
+        try:
+            get = _Get(parse_reads(match[1]), match[0], many=True)
+        except InvalidArgument:
+            return None
+    else:
         return None
-    block, start, end = int(match[1], 16), int(match[2]), int(match[3]) + 1
-    return _Get(BlockId(block), start, end, match[0]) if start < end <= start + SMALL_ANSWER else None
+    fits = all(read.size > 0 for read in get.reads) and sum(read.size for read in get.reads) <= SMALL_ANSWER
+    return get if fits else None
 
 
-def _answer(wanted: _Get, data: bytes, size: int, checksum: int) -> tuple[bytes, bytes]:
+def _answer(wanted: _Get, found: Sequence[Found]) -> list[bytes]:
+    if wanted.many:
+        datas = [one.data for one in found]
+        lengths = encode_lengths(datas)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(lengths) + sum(map(len, datas))}\r\n{_TYPE}\r\n"
+        return [head.encode() + lengths, *datas]
+    (read,), ((data, size, checksum),) = wanted.reads, found
     head = (
-        f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {wanted.start}-{wanted.start + len(data) - 1}/{size}"
-        f'\r\nETag: "{checksum:08x}"\r\nContent-Length: {len(data)}\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
+        f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {read.start}-{read.start + len(data) - 1}/{size}"
+        f'\r\nETag: "{checksum:08x}"\r\nContent-Length: {len(data)}\r\n{_TYPE}\r\n'
     )
-    return head.encode(), data
-
-
-def _read(services: Services, wanted: _Get) -> tuple[bytes, int, int]:
-    """Raises BadBlock, and NotFound where the block is not here or has no such bytes."""
-    with services.store.opened(wanted.block) as opened:
-        if wanted.start >= opened.size:
-            raise NotFound(f"block {format_block(wanted.block)} has {opened.size} bytes")
-        return opened.read(wanted.start, min(wanted.end, opened.size)), opened.size, opened.footer.crc32c
+    return [head.encode(), data]
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

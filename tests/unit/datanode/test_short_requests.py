@@ -87,6 +87,15 @@ def get(block: int, start: int, end: int) -> bytes:
     return b"GET /blocks/%016x HTTP/1.1\r\nHost: x\r\nRange: bytes=%d-%d\r\n\r\n" % (block, start, end - 1)
 
 
+def get_many(reads: list[tuple[int, int, int]]) -> bytes:
+    text = ",".join(f"{block:016x}:{start}-{end}" for block, start, end in reads)
+    return f"GET /blocks?reads={text} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def many(found: list[bytes]) -> bytes:
+    return b"".join([len(one).to_bytes(4, "little") for one in found] + found)
+
+
 def put(block: int, data: bytes) -> bytes:
     return b"PUT /blocks/%016x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX-DFS-CRC32C: %08x\r\n\r\n%b" % (
         block, len(data), crc32c(data), data,
@@ -116,13 +125,21 @@ async def some_requests(connection: Connection, dice: random.Random, data: dict[
     expected: list[tuple[int, bytes | None]] = []
     stream = b""
     for _ in range(12):
-        match dice.choices(("read", "past the end", "write", "unknown"), (20, 1, 3, 1))[0]:
+        kinds = {"read": 20, "many": 20, "past the end": 1, "write": 3, "unknown": 1, "one unknown": 1}
+        match dice.choices(list(kinds), list(kinds.values()))[0]:
             case "read":
                 number = dice.choice((1, 2))
                 start = dice.randrange(SIZE)
                 end = start + dice.choice((1, 4096, 100_000))
                 stream += get(number, start, end)
                 expected.append((206, data[number][start:end]))
+            case "many":
+                reads = [(dice.choice((1, 2)), dice.randrange(SIZE), dice.choice((1, 4096, 9000))) for _ in range(8)]
+                stream += get_many([(number, start, start + size) for number, start, size in reads])
+                expected.append((200, many([data[number][start : start + size] for number, start, size in reads])))
+            case "one unknown":
+                stream += get_many([(1, 0, 10), (dice.randrange(1 << 61, 1 << 62), 0, 10)])
+                expected.append((404, None))
             case "past the end":
                 stream += get(1, SIZE, SIZE + 10)
                 expected.append((416, None))
@@ -164,7 +181,8 @@ def test_an_answer_that_the_socket_takes_in_parts(tmp_path: Path) -> None:
     run(test())
 
 
-def test_a_bad_page_is_not_sent_and_its_neighbours_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", (False, True))
+def test_a_bad_page_is_not_sent_and_its_neighbours_are(tmp_path: Path, together: bool) -> None:
     data = random.Random(1).randbytes(100_000)
 
     async def test() -> None:
@@ -179,9 +197,18 @@ def test_a_bad_page_is_not_sent_and_its_neighbours_are(tmp_path: Path) -> None:
             assert await connection.answer() == (206, data[:4096])
             connection.writer.write(get(1, 53_248, 57_344))
             assert await connection.answer() == (206, data[53_248:57_344])
+            connection.writer.write(get_many([(1, 0, 4096), (1, 53_248, 57_344)]))
+            assert await connection.answer() == (200, many([data[:4096], data[53_248:57_344]]))
+            connection.writer.write(put(2, data))
+            assert (await connection.answer())[0] == 201
+            if together:
+                connection.writer.write(get_many([(2, 0, 10), (1, 49_152, 53_248), (2, 10, 20)]))
+                assert (await connection.answer())[0] == 404
             connection.writer.write(get(1, 49_152, 53_248))
             assert (await connection.answer())[0] in (404, 500, 503)
             assert not list(server.root.glob("blocks/*/0000000000000001"))
+            connection.writer.write(get_many([(2, 0, 10), (2, 10, 20)]))
+            assert await connection.answer() == (200, many([data[:10], data[10:20]]))
 
     run(test())
 

@@ -16,10 +16,12 @@ from dfslib.model import BlockId, NodeId
 from dfslib.mount.datanodes import Datanodes
 from dfslib.transfer.block_client import BlockClient
 from dfslib.wire import messages
+from dfslib.wire.reads import encode_lengths, parse_reads
 from dfslib.wire.session import Node
 
 DATA = random.Random(5).randbytes(50_000)
 _RANGE = re.compile(rb"bytes=(\d+)-(\d+)")
+_READS = re.compile(rb"/blocks\?reads=(\S+) ")
 
 
 class FakeDatanode:
@@ -29,6 +31,8 @@ class FakeDatanode:
         self.mode = "good"
         self.asked = 0
         self.connections = 0
+        self.together: list[int] = []
+        """How many reads came with each of the requests for several."""
         self.was_asked = asyncio.Event()
         self._gone = asyncio.Event()
         self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -52,6 +56,11 @@ class FakeDatanode:
                 elif self.mode == "knows nothing":
                     body = messages.encode_error(NotFound("no such block"))
                     writer.write(b"HTTP/1.1 404 \r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                elif match := _READS.search(request):
+                    self.together.append(len(parts := parse_reads(match[1])))
+                    found = [DATA[one.start : one.end] for one in parts]
+                    body = encode_lengths(found) + b"".join(found)
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
                 else:
                     match = _RANGE.search(request)
                     assert match is not None
@@ -118,6 +127,10 @@ def test_reads_one_by_one_and_at_once_keep_to_few_connections() -> None:
             found = await asyncio.gather(*(made.read(start, start + 10) for start in range(20)))
             assert found == [DATA[start : start + 10] for start in range(20)]
             assert made.fakes[1].asked == 0
+            assert made.fakes[0].together == [19], "those that came while the first one was under way"
+            large = await asyncio.gather(*(made.read(start, start + 40_000) for start in range(10)))
+            assert large == [DATA[start : start + 40_000] for start in range(10)]
+            assert made.fakes[0].together == [19, 6, 3], "no more than a short answer has"
 
     run(test())
 
@@ -143,6 +156,36 @@ def test_a_kept_connection_that_has_ended_is_no_trouble() -> None:
             await made.fakes[0].was_asked.wait()
             made.fakes[0].mode = "good"
             assert await made.read(5, 5000) == DATA[5:5000]
+
+    run(test())
+
+
+@pytest.mark.parametrize("trouble", ("hangs", "leaves", "knows nothing"))
+def test_reads_that_went_together_find_their_ways_alone(trouble: str) -> None:
+    async def test() -> None:
+        async with cluster() as made:
+            made.fakes[0].mode = trouble
+            found = await asyncio.gather(*(made.read(start, start + 10) for start in range(20)))
+            assert found == [DATA[start : start + 10] for start in range(20)]
+            made.fakes[0].mode = "good"
+            found = await asyncio.gather(*(made.read(start, start + 10) for start in range(20)))
+            assert found == [DATA[start : start + 10] for start in range(20)]
+
+    run(test())
+
+
+def test_a_datanode_that_hangs_holds_up_nobody_once_it_answers_again() -> None:
+    async def test() -> None:
+        async with cluster() as made:
+            made.fakes[0].mode = "hangs"
+            told: list[object] = []
+            readings = [made.datanodes.begin(BlockId(1), 0, 10, [NodeId("0")], told.append) for _ in range(5)]
+            await made.fakes[0].was_asked.wait()
+            for reading in readings:
+                await reading.cancel()
+            made.fakes[0].mode = "good"
+            assert await made.read(5, 15) == DATA[5:15]
+            assert (told, made.fakes[1].asked) == ([], 0)
 
     run(test())
 
