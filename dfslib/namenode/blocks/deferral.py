@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final, NamedTuple
 
 from dfslib.errors import DfsError
-from dfslib.model import BlockId, InodeId, format_block
+from dfslib.model import REPLICATION_ALL, BlockId, InodeId, format_block
 from dfslib.namenode.blocks.moving import Mover, Piece, pieces_of
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
@@ -62,6 +62,8 @@ class Deferral:
         """In the metadata, or admitted to it. Before the first count, anything but 0."""
         self._refused: Counter[InodeId] = Counter()
         self._moving = asyncio.Lock()
+        self._waits = False
+        """For datanodes that take it; said once."""
 
     def admit(self, ino: InodeId, size: int, copies: int) -> bool:
         """Whether a write of `size` bytes is to be deferred now. Raises NotEnoughDatanodes or NoSpace where it could
@@ -77,11 +79,14 @@ class Deferral:
         if not self._bytes:
             return
         async with self._moving:
-            plan = await asyncio.to_thread(self._engine.read, self._plan)
             try:
-                await self._carry_out(plan)
+                self._writer.check_space(REPLICATION_ALL)  # all that is deferred is not read in vain every second
+                await self._carry_out(await asyncio.to_thread(self._engine.read, self._plan))
+                self._waits = False
             except DfsError as error:
-                log.warning(event("deferred writes wait", error=error))
+                if not self._waits:
+                    log.warning(event("deferred writes wait", error=error))
+                self._waits = True
         await self._count()
 
     @contextlib.asynccontextmanager
