@@ -23,7 +23,7 @@ test: $(DEV) ## run the tests of the cluster
 test-mount: $(DEV) ## run the tests of mounts: needs /dev/fuse
 	$(BIN)/python -m pytest tests/mount
 
-test-swarm: $(DEV) ## run the tests of the image and of stacks on a swarm: needs root, docker.io, docker-compose, debootstrap
+test-swarm: $(DEV) ## run the tests of the image and of stacks on a swarm: needs root, docker.io, docker-compose, docker-registry, debootstrap
 	$(BIN)/python -m pytest tests/swarm --ignore tests/swarm/mesh_vm
 
 test-mesh: $(DEV) ## behind a swarm's true routing mesh, in a virtual machine: needs qemu-system-x86 and what test-swarm needs
