@@ -103,8 +103,15 @@ class Stack:
         name = f"{self.name}_{service}"
         command = ["docker", "service", "update", "--quiet", "--no-resolve-image", "--image", image, name]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        status = engine.client().services.get(name).attrs["UpdateStatus"]
-        assert status["State"] == state, f"{status}\n{done.stdout}\n{done.stderr}"
+
+        def status() -> dict[str, str]:
+            return engine.client().services.get(name).attrs["UpdateStatus"]
+
+        # The command returns when all tasks run, also while swarm still waits whether the last one stays.
+        wait_until(
+            lambda: status()["State"] not in ("updating", "rollback_started"), "the update has ended", _DEADLINE_S, 0.3
+        )
+        assert status()["State"] == state, f"{status()}\n{done.stdout}\n{done.stderr}"
 
     def client(self) -> Container:
         """The container of the service that is a client on the stack's network."""
