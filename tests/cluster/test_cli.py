@@ -251,6 +251,7 @@ def test_an_interrupted_get_leaves_nothing(cluster, dfs, tmp_path):
     cut = {"op": "truncate", "size": str(8 << 30)}  # zeros for several seconds, whatever the disk does
     requests.post(f"{cluster.url}fs/interrupted", params=cut, timeout=30).raise_for_status()
     (tmp_path / "out").mkdir()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and all they start
     with subprocess.Popen(
         [*DFS, "--url", cluster.url, "get", "/interrupted", str(tmp_path / "out")], stderr=subprocess.PIPE
     ) as process:
