@@ -27,9 +27,9 @@ from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_index import DIRECTORIES
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.metadata_files import MetadataFiles
-from dfslib.datanode.store.volume import replace_file
 from dfslib.errors import InputOutput, NotFound
 from dfslib.model import BlockId, format_block
+from dfslib.runtime.durable_files import replace_file
 from dfslib.runtime.logs import event
 from dfslib.runtime.priority import give_way_at_disk
 

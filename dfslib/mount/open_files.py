@@ -92,7 +92,7 @@ class OpenFiles:
         """Raises Stale where the name that led here leads elsewhere by now."""
         asked_s = self._kernel.now_s()
         try:
-            answer, mark = await self._ask_for_open(wire.Open(ino, (flags & os.O_ACCMODE) != os.O_RDONLY), ino)
+            answer, mark = await self._ask_for_open(wire.Open(ino), ino)
         except NotFound:
             raise Stale from None
         if self._kernel.refuse_open(ino, asked_s):
@@ -372,7 +372,7 @@ class OpenFiles:
             file.fresh = False
             for _ in range(file.opens):
                 try:
-                    await call(wire.Open(file.ino, write=file.ino in self._writers))
+                    await call(wire.Open(file.ino))
                 except DfsError as error:
                     if error.retryable:
                         raise

@@ -337,7 +337,7 @@ class VFS:
         mark = self._changing_names(parent)
         operation = wire.Create(
             parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
-            exclusive=bool(flags & os.O_EXCL), open=True, write=(flags & os.O_ACCMODE) != os.O_RDONLY,
+            exclusive=bool(flags & os.O_EXCL), open=True,
         )  # fmt: skip
         attr, number, directories = await self._files.create(operation, flags, kill_privileges=caller.uid != 0)
         self._forgotten.discard(attr.ino)

@@ -17,14 +17,16 @@ from urllib.parse import urlsplit
 from dfslib.errors import DfsError, Unavailable
 from dfslib.model import BlockId
 from dfslib.transfer.block_connection import Answer, Buffer, Connection
-from dfslib.transfer.short_reads import SHORT_BYTES, PendingRead, ReadLine, error_of, range_of
+from dfslib.transfer.short_reads import PendingRead, ReadLine, error_of, range_of
 from dfslib.wire import messages, routes
 from dfslib.wire.grants import encode_grant
 from dfslib.wire.messages import BlockBody, GrantedBody
-from dfslib.wire.reads import BlockRange
+from dfslib.wire.reads import READ_BYTES_MAX, BlockRange
 from dfslib.wire.session import Grant
 
 _CONNECT_TIMEOUT_S: Final = 5.0
+_SHORT_BYTES: Final = 256 << 10
+"""Of a body that datanodes take or answer by their shorter way."""
 _IDLE_MAX: Final = 16
 """Connections kept to each datanode."""
 
@@ -76,7 +78,7 @@ class BlockClient:
         `done` is called later and once; with Unavailable more easily than `read` raises it, where the connection had
         ended.
         """
-        if wanted.size > SHORT_BYTES:
+        if wanted.size > READ_BYTES_MAX:
             return None
         line = self._lines.get(url)
         if line is None:
@@ -117,7 +119,7 @@ class BlockClient:
     ) -> Answer:
         site = _site(url)
         size = sum(map(len, body)) if wanted is None else wanted
-        short = size <= SHORT_BYTES and routes.HEADER_GRANT not in head
+        short = size <= _SHORT_BYTES and routes.HEADER_GRANT not in head
         key = (site.host, site.port, site.tls, short)
         request = site.request(method, path, head)
         while True:

@@ -79,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reusable = False
-        self._fail(Unavailable(f"the connection ended: {exc or 'closed by the datanode'}"))
+        self._tell(Unavailable(f"the connection ended: {exc or 'closed by the datanode'}"))
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -166,9 +166,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _check_progress(self, seen: int) -> None:
         if self._progress == seen and self._writable is None:
-            self._fail(Unavailable(f"nothing came from the datanode for {STALL_TIMEOUT_S:g} s"))
+            self._tell(Unavailable(f"nothing came from the datanode for {STALL_TIMEOUT_S:g} s"))
         elif self._progress == seen:
-            self._fail(Unavailable(f"the datanode took nothing for {STALL_TIMEOUT_S:g} s"))
+            self._tell(Unavailable(f"the datanode took nothing for {STALL_TIMEOUT_S:g} s"))
         else:
             self._watch = self._loop.call_later(STALL_TIMEOUT_S, self._check_progress, self._progress)
 
@@ -217,11 +217,8 @@ class Connection(asyncio.BufferedProtocol):
         self._tell(Answer(self._status, self._headers, body))
 
     def _break(self, reason: str) -> None:
-        self._fail(Unavailable(reason))
+        self._tell(Unavailable(reason))
         self.abort()
-
-    def _fail(self, error: DfsError) -> None:
-        self._tell(error)
 
     def _tell(self, result: Answer | DfsError) -> None:
         if self._done is not None:

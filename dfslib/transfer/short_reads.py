@@ -14,10 +14,8 @@ from typing import Final, Protocol
 from dfslib.errors import DfsError, InputOutput, Unavailable
 from dfslib.transfer.block_connection import Answer, Connection
 from dfslib.wire import messages, routes
-from dfslib.wire.reads import READS_MAX, BlockRange, answer_bytes, reads_url, split_answer
+from dfslib.wire.reads import READ_BYTES_MAX, READS_MAX, BlockRange, answer_bytes, reads_url, split_answer
 
-SHORT_BYTES: Final = 256 << 10
-"""Of one request: as much as datanodes answer by their shorter way."""
 _CONTENT_RANGE: Final = re.compile(rb"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -68,11 +66,10 @@ class ReadLine:
         else:
             head = self._request("GET", reads_url(ranges), "")
         most = answer_bytes(sum(one.size for one in ranges), len(ranges) if len(ranges) > 1 else 0)
-        connection.begin(head, most, self._under_way.answered)
+        connection.begin(head, most, self._under_way.end)
         return True
 
     def _ended(self, together: _Together, answer: Answer | DfsError | None) -> None:
-        """None: it was given up."""
         self._under_way = None
         if isinstance(answer, Answer):
             self._give_back(together.connection, answer)
@@ -87,7 +84,7 @@ class ReadLine:
     def _send_waiting(self) -> None:
         reads: list[_Read] = []
         size = 0
-        while self._waiting and len(reads) < READS_MAX and size + self._waiting[0].wanted.size <= SHORT_BYTES:
+        while self._waiting and len(reads) < READS_MAX and size + self._waiting[0].wanted.size <= READ_BYTES_MAX:
             read = self._waiting.popleft()
             if read.is_awaited:
                 reads.append(read)
@@ -150,12 +147,10 @@ class _Together:
         """A datanode that hangs must not hold up those who come later for an answer that nobody waits for."""
         if not any(read.is_awaited for read in self.reads):
             self.connection.give_up()
-            self._end(None)
+            self.end(None)
 
-    def answered(self, answer: Answer | DfsError) -> None:
-        self._end(answer)
-
-    def _end(self, answer: Answer | DfsError | None) -> None:
+    def end(self, answer: Answer | DfsError | None) -> None:
+        """None: it was given up."""
         for read in self.reads:
             read.together = None
         self._ended(self, answer)

@@ -18,6 +18,8 @@ from dfslib.wire.routes import BLOCKS
 READS: Final = "reads"
 READS_MAX: Final = 32
 """Ranges in one request."""
+READ_BYTES_MAX: Final = 256 << 10
+"""Of all of them together."""
 _LENGTH_BYTES: Final = 4
 _RANGE: Final = re.compile(rb"([0-9a-f]{16}):(\d{1,10})-(\d{1,10})")
 
@@ -49,6 +51,8 @@ def parse_reads(text: bytes) -> list[BlockRange]:
         ranges.append(BlockRange(BlockId(int(match[1], 16)), int(match[2]), int(match[3])))
     if len(ranges) > READS_MAX:
         raise InvalidArgument(f"{len(ranges)} ranges are more than {READS_MAX}")
+    if sum(one.size for one in ranges) > READ_BYTES_MAX:
+        raise InvalidArgument(f"at most {READ_BYTES_MAX} bytes are read with one request")
     return ranges
 
 
@@ -57,9 +61,9 @@ def answer_bytes(asked: int, ranges: int) -> int:
     return asked + _LENGTH_BYTES * ranges
 
 
-def encode_lengths(found: Sequence[bytes]) -> bytes:
-    """What the answer begins with."""
-    return struct.pack(f"<{len(found)}I", *map(len, found))
+def encode_answer(found: Sequence[bytes]) -> list[bytes]:
+    """The answer, in pieces."""
+    return [struct.pack(f"<{len(found)}I", *map(len, found)), *found]
 
 
 def split_answer(body: bytearray, ranges: Sequence[BlockRange]) -> list[bytearray]:

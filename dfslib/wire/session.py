@@ -104,8 +104,7 @@ class ReadDirectory(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 class Create(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """-> Attributes (`created` tells whether it is new). `exclusive`: Exists where the name is taken, else the
-    file that has it; only regular files can be not exclusive. `open`: as `Open` does, in the same step; `write` as
-    there."""
+    file that has it; only regular files can be not exclusive. `open`: as `Open` does, in the same step."""
 
     parent: InodeId
     name: bytes
@@ -117,7 +116,6 @@ class Create(msgspec.Struct, frozen=True, array_like=True, tag=5):
     target: bytes = b""
     exclusive: bool = True
     open: bool = False
-    write: bool = False
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -158,7 +156,6 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=10):
     `Close`. NotFound where it is gone: the name that led here leads elsewhere."""
 
     ino: InodeId
-    write: bool = False
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -29,9 +29,9 @@ from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_index import DIRECTORIES, BlockIndex, directory_number
 from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.open_block import OpenBlock
-from dfslib.datanode.store.volume import sync_directory, sync_filesystem
 from dfslib.errors import InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, format_block, parse_block
+from dfslib.runtime.durable_files import sync_directory, sync_filesystem
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.store")

@@ -22,9 +22,9 @@ from dfslib.datanode.store.appender import Appender, Bytes, start_writeback
 from dfslib.datanode.store.block_file import BadBlock, Checksums, Footer, encode_footer
 from dfslib.datanode.store.block_store import BlockStore, WriteIntent
 from dfslib.datanode.store.disk_errors import disk_errors
-from dfslib.datanode.store.volume import sync_directory
 from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, Origin, format_block
+from dfslib.runtime.durable_files import sync_directory
 
 _numbers = itertools.count()
 """Two writers of the same block have different temporary files."""

@@ -28,8 +28,8 @@ from crc32c import crc32c
 from dfslib.datanode.store.appender import Appender, Bytes
 from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.datanode.store.open_block import ROTTEN
-from dfslib.datanode.store.volume import sync_directory
 from dfslib.errors import ChecksumMismatch, InputOutput, InvalidArgument, NotFound
+from dfslib.runtime.durable_files import sync_directory
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.store")

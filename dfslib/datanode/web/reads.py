@@ -11,11 +11,10 @@ from aiohttp import web
 from dfslib.datanode.services import SERVICES
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_store import BlockStore
-from dfslib.datanode.web.sending import SMALL_BYTES
 from dfslib.errors import InvalidArgument, NotFound
 from dfslib.model import format_block
 from dfslib.wire.paths import parse_query
-from dfslib.wire.reads import READS, BlockRange, encode_lengths, parse_reads
+from dfslib.wire.reads import READS, BlockRange, encode_answer, parse_reads
 
 
 class Found(NamedTuple):
@@ -66,13 +65,11 @@ async def get_blocks(request: web.Request) -> web.Response:
     if text is None or parameters:
         raise InvalidArgument(f"the one parameter is `{READS}`")
     wanted = parse_reads(text)
-    if sum(one.size for one in wanted) > SMALL_BYTES:
-        raise InvalidArgument(f"at most {SMALL_BYTES} bytes are read with one request")
     services = request.app[SERVICES]
     loop = asyncio.get_running_loop()
     try:
         found = await loop.run_in_executor(services.pool, read_ranges, services.store, wanted)
     except BadBlock as error:
         raise NotFound(str(error)) from error
-    datas = [one.data for one in found]
-    return web.Response(body=b"".join([encode_lengths(datas), *datas]), content_type="application/octet-stream")
+    body = b"".join(encode_answer([one.data for one in found]))
+    return web.Response(body=body, content_type="application/octet-stream")

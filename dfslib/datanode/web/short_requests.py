@@ -28,7 +28,7 @@ from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import BlockBody
 from dfslib.wire.origins import parse_origins
-from dfslib.wire.reads import BlockRange, encode_lengths, parse_reads
+from dfslib.wire.reads import BlockRange, encode_answer, parse_reads
 
 log = logging.getLogger("dfs.datanode")
 
@@ -259,24 +259,20 @@ class ShortRequests(asyncio.Protocol):
 def _parse_get(data: bytes) -> _Get | None:
     """The request for short reads that `data` begins with, if it does."""
     if match := _GET.match(data):
-        get = _Get([BlockRange(BlockId(int(match[1], 16)), int(match[2]), int(match[3]) + 1)], match[0], many=False)
-    elif match := _GET_MANY.match(data):
+        read = BlockRange(BlockId(int(match[1], 16)), int(match[2]), int(match[3]) + 1)
+        return _Get([read], match[0], many=False) if 0 < read.size <= SMALL_ANSWER else None
+    if match := _GET_MANY.match(data):
         try:
-            get = _Get(parse_reads(match[1]), match[0], many=True)
-        except InvalidArgument:
+            return _Get(parse_reads(match[1]), match[0], many=True)
+        except InvalidArgument:  # the framework says what is wrong with it
             return None
-    else:
-        return None
-    fits = all(read.size > 0 for read in get.reads) and sum(read.size for read in get.reads) <= SMALL_ANSWER
-    return get if fits else None
+    return None
 
 
 def _answer(wanted: _Get, found: Sequence[Found]) -> list[bytes]:
     if wanted.many:
-        datas = [one.data for one in found]
-        lengths = encode_lengths(datas)
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(lengths) + sum(map(len, datas))}\r\n{_TYPE}\r\n"
-        return [head.encode() + lengths, *datas]
+        body = encode_answer([one.data for one in found])
+        return [f"HTTP/1.1 200 OK\r\nContent-Length: {sum(map(len, body))}\r\n{_TYPE}\r\n".encode(), *body]
     (read,), ((data, size, checksum),) = wanted.reads, found
     head = (
         f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {read.start}-{read.start + len(data) - 1}/{size}"

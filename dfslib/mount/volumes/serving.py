@@ -35,7 +35,7 @@ def run_plugin(settings: PluginSettings) -> None:
     """Serve until SIGTERM or SIGINT. Mounts stay: containers use them. Raises OSError, InputOutput."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     mountpoint = settings.folder / "mnt"
-    with contextlib.suppress(FileExistsError, OSError):  # of a mount whose process died: it is replaced at the next use
+    with contextlib.suppress(OSError):  # of a mount whose process died: it is replaced at the next use
         mountpoint.mkdir(exist_ok=True)
     state = State(settings.folder / "volumes.json")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from dfslib.errors import InputOutput
+from dfslib.runtime.durable_files import replace_file
 
 
 class Volume(msgspec.Struct):
@@ -40,17 +40,7 @@ class State:
 
     def save(self) -> None:
         """Raises InputOutput."""
-        temporary = self._path.with_suffix(".new")
         try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(list(self.volumes.values())))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_file(self._path, msgspec.json.encode(list(self.volumes.values())))
         except OSError as error:
             raise InputOutput(str(error), str(self._path)) from error

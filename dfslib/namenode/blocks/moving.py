@@ -6,7 +6,8 @@ the new block. What was overwritten while its bytes were being copied stays as i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, Origin
@@ -54,7 +55,8 @@ class Mover:
         ref = await self._writer.write(data, _origins(pieces), copies)
         used = False
         try:
-            await self._engine.transact(lambda txn: _repoint(txn, ref, _ranges(pieces)), MOVING)
+            ranges = _ranges(pieces)
+            await self._engine.transact(lambda txn: _repoint(txn, ref, ranges), MOVING)
             used = True
         finally:
             self._writer.release(ref.block, ref.nodes, used=used)
@@ -63,7 +65,7 @@ class Mover:
 
 def pieces_of(txn: ReadTxn, blocks: Iterable[BlockId]) -> dict[BlockId, list[Piece]]:
     """The parts of blocks that extents use, each byte once, however many files share it; in order."""
-    wanted = {block: [] for block in blocks}  # type: dict[BlockId, list[Piece]]
+    wanted: dict[BlockId, list[Piece]] = {block: [] for block in blocks}
     for ino, index in _chunks(txn, wanted):
         for extent in records.get_chunk(txn, ino, index):
             if (used := wanted.get(extent.block)) is not None:
@@ -89,21 +91,19 @@ def _chunks(txn: ReadTxn, blocks: Iterable[BlockId]) -> list[tuple[InodeId, int]
 
 def _origins(pieces: Sequence[Piece]) -> list[Origin]:
     """For whom the bytes of the new block are, in which the pieces lie one behind the other."""
-    origins: list[Origin] = []
-    at = 0
-    for piece in pieces:
-        origins.append(Origin(b"", piece.ino, piece.offset, piece.size, at))
-        at += piece.size
-    return origins
+    return [Origin(b"", piece.ino, piece.offset, piece.size, at) for piece, at in _laid(pieces)]
 
 
 def _ranges(pieces: Sequence[Piece]) -> dict[BlockId, list[_Moved]]:
     ranges: dict[BlockId, list[_Moved]] = {}
-    at = 0
-    for piece in pieces:
+    for piece, at in _laid(pieces):
         ranges.setdefault(piece.block, []).append(_Moved(piece.start, piece.end, at))
-        at += piece.size
     return ranges
+
+
+def _laid(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int]]:
+    """The pieces, each with where it begins when they lie one behind the other."""
+    return zip(pieces, accumulate((piece.size for piece in pieces), initial=0), strict=False)
 
 
 def _repoint(txn: Txn, ref: BlockRef, ranges: Mapping[BlockId, Sequence[_Moved]]) -> None:

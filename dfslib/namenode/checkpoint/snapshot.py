@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from dfslib.namenode.checkpoint.format import Encoder, Header, Record
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
+from dfslib.runtime.durable_files import sync_directory
 
 _FRAME_RECORDS: Final = 1000
 """Of some 200 bytes each: a frame takes about two milliseconds, for which the event loop's thread waits."""
@@ -30,7 +31,7 @@ def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = 
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(path.parent)
+        sync_directory(path.parent)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -53,10 +54,3 @@ def _encoded(txn: ReadTxn, header: Header, rest: Rest | None) -> Iterator[bytes]
     yield encoder.records(batch)
     yield encoder.end()
 
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

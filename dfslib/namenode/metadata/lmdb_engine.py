@@ -22,6 +22,7 @@ import lmdb
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
 from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
+from dfslib.runtime.durable_files import sync_directory
 
 log = logging.getLogger("dfs.metadata")
 T = TypeVar("T")
@@ -82,8 +83,8 @@ class LmdbEngine:
             raise Unavailable("in use by another namenode", str(path)) from None
         try:
             self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
-            _sync_folder(path)  # LMDB syncs its file, never the entry that names it
-            _sync_folder(path.absolute().parent)
+            sync_directory(path)  # LMDB syncs its file, never the entry that names it
+            sync_directory(path.absolute().parent)
         except BaseException:
             os.close(self._lock)
             raise
@@ -218,13 +219,6 @@ def _settle(outcomes: list[_Outcome]) -> None:
         else:
             future.set_exception(error)
 
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _failure(error: Exception) -> DfsError:

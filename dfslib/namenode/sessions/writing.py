@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from dfslib.errors import BlockGone, FileTooLarge, InvalidArgument
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, Origin
 from dfslib.namenode.blocks.deferral import Deferral
@@ -90,7 +88,7 @@ class Writing:
                 done = await self._defer(session, seq, request, data)
             else:
                 done = await self._store(session, seq, request, data, copies)
-        return replace(_answer(done, request.append, len(data)), synced=synced)
+        return _answer(done, request.append, len(data), synced=synced)
 
     async def _defer(self, session: Session, seq: int, request: wire.Write, data: bytes) -> Done:
         block = self._deferral.new_id()
@@ -171,7 +169,7 @@ def _placed(pieces: Sequence[wire.Piece], block: BlockId, at: int) -> list[Exten
     return placed
 
 
-def _answer(done: Done, append: bool, length: int) -> wire.Attributes:
+def _answer(done: Done, append: bool, length: int, *, synced: bool = False) -> wire.Attributes:
     assert done.attr is not None
-    return wire.Attributes(done.attr, offset=done.attr.size - length if append else 0)
+    return wire.Attributes(done.attr, offset=done.attr.size - length if append else 0, synced=synced)
 

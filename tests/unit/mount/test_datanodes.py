@@ -16,7 +16,7 @@ from dfslib.model import BlockId, NodeId
 from dfslib.mount.datanodes import Datanodes
 from dfslib.transfer.block_client import BlockClient
 from dfslib.wire import messages
-from dfslib.wire.reads import encode_lengths, parse_reads
+from dfslib.wire.reads import encode_answer, parse_reads
 from dfslib.wire.session import Node
 
 DATA = random.Random(5).randbytes(50_000)
@@ -59,7 +59,7 @@ class FakeDatanode:
                 elif match := _READS.search(request):
                     self.together.append(len(parts := parse_reads(match[1])))
                     found = [DATA[one.start : one.end] for one in parts]
-                    body = encode_lengths(found) + b"".join(found)
+                    body = b"".join(encode_answer(found))
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
                 else:
                     match = _RANGE.search(request)
