@@ -308,7 +308,10 @@ class OpenFiles:
         handle = self.get(number)
         await self.refresh(handle.file)
         handle.read_from = True
-        return await self._reader.read(handle, self._writers.get(handle.file.ino), offset, size)
+        writer = self._writers.get(handle.file.ino)
+        if writer is not None and writer.appends_elsewhere:
+            await writer.flush()  # the namenode says where it is
+        return await self._reader.read(handle, writer, offset, size)
 
     async def write(
         self, caller: Caller, number: Handle, offset: int, data: Buffer, *, kill_privileges: bool

@@ -103,6 +103,17 @@ class Writer:
     def idle(self) -> bool:
         return self._current is None and not self._queue
 
+    @property
+    def appends_elsewhere(self) -> bool:
+        """Whether others have changed the file since, so that what was appended here, and is not committed, goes
+        elsewhere than was believed."""
+        end = self._file.attr.size
+        for batch in self._batches():
+            if batch.append and batch.base != end:
+                return True
+            end = max(end, batch.overlay.end)
+        return False
+
     def find(self, start: int, end: int) -> Iterator[tuple[int, memoryview]]:
         """What was written of [start, end) and is not committed, in order."""
         gaps = [(start, end)]
@@ -150,7 +161,10 @@ class Writer:
         if batch is None:
             batch = self._current = Batch(append=append, base=self.size, born_s=self._out.monotonic())
         before = batch.size_bytes
-        batch.overlay.write(self.size if append else offset, data)
+        position = self.size if append else offset
+        batch.overlay.write(position, data)
+        if position != offset:
+            self._out.content_is_off(self._file)
         self._out.budget.give(len(data) - (batch.size_bytes - before))  # written over: counted once
         batch.mtime_ns = now_ns
         batch.kill_privileges |= kill_privileges

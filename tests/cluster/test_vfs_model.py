@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from real_cluster import Cluster
 from vfs_and_directory import CALLER, Both, Silent, Slot, fallocate, local, remote
@@ -74,6 +74,15 @@ _BEGINNING = [
 ]
 
 
+_APPEND_TO_WHAT_THE_OTHER_CUT = [
+    ("truncate", "d/a", 1),
+    ("switch", 0),
+    ("close", 0),
+    ("write", 0, 0, 1, 1),
+    ("read", 0, 0, SPACE),
+]
+
+
 class Mounts(NamedTuple):
     runner: asyncio.Runner
     all: list[VFS]
@@ -101,6 +110,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(steps=st.lists(STEP, min_size=25, max_size=80))
+@example(steps=_APPEND_TO_WHAT_THE_OTHER_CUT)
 def test_two_mounts_are_one_local_directory(mounts: Mounts, folders: Iterator[Path], steps: list[Any]) -> None:
     folder = next(folders)
     umask = os.umask(0)
