@@ -42,7 +42,7 @@ class Piece:
         self.fetching: Fetching | None = None
         self.data: memoryview | None = None
         self.error: Exception | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Callable[[], None]] = []
 
     def settle(self, found: bytearray | Exception) -> None:
         if isinstance(found, Exception):
@@ -51,16 +51,32 @@ class Piece:
             self.data = memoryview(found)
         self.fetching = None
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for tell in waiters:
+            tell()
+
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """It is not yet; `tell` is called when there is `data` or `error`."""
+        self._waiters.append(tell)
 
     async def arrival(self) -> None:
         """Wait until there is `data` or `error`. Whoever gives up waiting leaves it to the others who want it."""
         if self.data is None and self.error is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            self.when_settled(partial(_wake, waiter))
             await waiter
+
+    def part(self, start: int, end: int) -> memoryview:
+        """Bytes [start, end) of the block, which have arrived. Raises InputOutput where it ends before."""
+        assert self.data is not None
+        data = self.data[start - self.start : end - self.start]
+        if len(data) != end - start:
+            raise InputOutput("a block is shorter than its extents")
+        return data
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class BlockCache:

@@ -9,9 +9,10 @@ all or nothing of its effect, and the kernel is told EINTR.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, NewType, Protocol
 
+from dfslib.errors import DfsError
 from dfslib.model import Attr, InodeId
 
 Handle = NewType("Handle", int)
@@ -19,6 +20,8 @@ Handle = NewType("Handle", int)
 LockOwner = NewType("LockOwner", int)
 """The kernel's opaque name for who holds a POSIX lock (a process' table of files) or a flock (an open file)."""
 Buffer = bytes | bytearray | memoryview
+ReadDone = Callable[[Buffer | DfsError | None], None]
+"""Is told what became of a read: see `FileSystem.begin_read`."""
 
 
 class Caller(NamedTuple):
@@ -152,6 +155,12 @@ class FileSystem(Protocol):
 
     async def read(self, handle: Handle, offset: int, size: int) -> Sequence[Buffer]:
         """Up to `size` bytes in pieces, fewer only at the end of the file. Holes are zeros."""
+        ...
+
+    def begin_read(self, handle: Handle, offset: int, size: int, done: ReadDone) -> bool:
+        """`read`, without a task, where one piece of one block has it all. False where it is no such read, and nothing
+        is begun; else `done` is called once, perhaps before this returns: with the bytes, with what went wrong, or
+        with None where that is for `read` to find out."""
         ...
 
     async def write(

@@ -21,7 +21,7 @@ from typing import Final
 from dfslib.errors import DfsError
 from dfslib.model import InodeId
 from dfslib.mount import fuse_protocol as fuse
-from dfslib.mount.filesystem import Buffer, Caller, FileSystem
+from dfslib.mount.filesystem import Buffer, Caller, FileSystem, Handle
 from dfslib.mount.fuse_mounting import MountOptions, check_mountpoint, mount, unmount
 from dfslib.mount.fuse_notify import KernelNotifier
 from dfslib.mount.fuse_protocol import Init, Op
@@ -66,7 +66,8 @@ class LinuxBinding:
         """How often the kernel was given each inode, less what it forgot."""
         self._running: dict[int, asyncio.Task[None]] = {}
         self._waits: dict[int, tuple[int, int]] = {}
-        """The operation of each running request, and the thread that waits for it."""
+        """The operation of each request that is not answered, and the thread that waits for it. Reads that need no
+        task are only here."""
         self._buffer = bytearray(fuse.BUFFER_BYTES)
         self._ended = asyncio.Event()
         self._notifier: KernelNotifier | None = None
@@ -111,6 +112,7 @@ class LinuxBinding:
         if self._notifier is not None:
             self._notifier.close()
         os.close(self._device)
+        self._device = -1  # reads that come now are not to be written to whatever gets its number
 
     def known(self) -> Iterable[InodeId]:
         """The inodes that the kernel knows."""
@@ -134,6 +136,8 @@ class LinuxBinding:
                     continue
                 return
             self.take(self._message(size))
+            if len(self._waits) <= 1:
+                return  # whoever asks for one thing at a time has not asked for another yet
 
     def _message(self, size: int) -> memoryview:
         """What was read; a long one with the buffer it is in."""
@@ -161,6 +165,8 @@ class LinuxBinding:
                 request = Request(op, unique, node, caller, message[_HEAD:_WRITE_HEAD], message[_WRITE_HEAD:end])
             else:
                 request = Request(op, unique, node, caller, message[_HEAD:end])
+                if op == Op.READ and self._begin_read(request):
+                    return
         except (Malformed, struct.error) as error:
             log.error(event("malformed request", operation=op, reason=error))  # noqa: TRY400
             self._reply_error(unique, errno.EIO)
@@ -168,10 +174,32 @@ class LinuxBinding:
         if op == Op.FORGET or op == Op.BATCH_FORGET:
             self._forget(request)
             return
+        self._begin(request)
+
+    def _begin(self, request: Request) -> None:
         task = asyncio.create_task(self._serve(request))
-        task.add_done_callback(partial(self._end, unique))
-        self._running[unique] = task
-        self._waits[unique] = op, pid
+        task.add_done_callback(partial(self._end, request.unique))
+        self._running[request.unique] = task
+        self._waits[request.unique] = request.op, request.caller.pid
+
+    def _begin_read(self, request: Request) -> bool:
+        """Whether it is answered, or going to be, without a task. Raises struct.error."""
+        handle, offset, size, *_ = fuse.READ_IN.unpack_from(request.data)
+        self._waits[request.unique] = request.op, request.caller.pid
+        if self._fs.begin_read(Handle(handle), offset, size, partial(self._end_read, request)):
+            return True
+        del self._waits[request.unique]
+        return False
+
+    def _end_read(self, request: Request, found: Buffer | DfsError | None) -> None:
+        if self._waits.pop(request.unique, None) is None:
+            return  # interrupted
+        if found is None:
+            self._begin(request)
+        elif isinstance(found, DfsError):
+            self._reply_error(request.unique, found.errno)
+        else:
+            self._reply(request.unique, (found,))
 
     def _take_special(self, op: int, unique: int, data: memoryview) -> bool:
         """Whether it was one that the file system has no part in."""
@@ -209,14 +237,17 @@ class LinuxBinding:
             self._fs.forget(ino)
 
     def _interrupt(self, unique: int) -> None:
-        task = self._running.get(unique)
-        if task is None:
+        if unique not in self._waits:
             return  # answered already: interrupts are sent only after their request was read
         op, pid = self._waits[unique]
         if op in _TO_THE_END:
             return
         if op == Op.SETLKW or _is_killed(pid):
-            task.cancel()
+            if (task := self._running.get(unique)) is not None:
+                task.cancel()
+            else:
+                del self._waits[unique]
+                self._reply_error(unique, errno.EINTR)
         else:  # the kernel tells once: a signal that kills may come after one that does not
             asyncio.get_running_loop().call_later(_KILLED_CHECK_S, self._interrupt, unique)
 

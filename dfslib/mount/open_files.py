@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, NotFound, Stale, Unavailable
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount.file import File, OpenFile
-from dfslib.mount.filesystem import Buffer, Caller, Handle
+from dfslib.mount.filesystem import Buffer, Caller, Handle, ReadDone
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import KernelCache
 from dfslib.mount.layout import Layout
@@ -312,6 +312,17 @@ class OpenFiles:
         if writer is not None and writer.appends_elsewhere:
             await writer.flush()  # the namenode says where it is
         return await self._reader.read(handle, writer, offset, size)
+
+    def begin_read(self, number: Handle, offset: int, size: int, done: ReadDone) -> bool:
+        """As `FileSystem.begin_read`."""
+        handle = self._handles.get(number)
+        if handle is None or not handle.file.fresh:
+            return False
+        writer = self._writers.get(handle.file.ino)
+        if (writer is not None and not writer.idle) or not self._reader.begin(handle, offset, size, done):
+            return False
+        handle.read_from = True
+        return True
 
     async def write(
         self, caller: Caller, number: Handle, offset: int, data: Buffer, *, kill_privileges: bool

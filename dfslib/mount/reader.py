@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from dfslib.errors import DfsError, InputOutput, NotFound
 from dfslib.model import Extent
 from dfslib.mount.block_cache import PAGE, UNIT, BlockCache, Piece
 from dfslib.mount.file import File, OpenFile
-from dfslib.mount.filesystem import Buffer
+from dfslib.mount.filesystem import Buffer, ReadDone
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.layout import WINDOW, Layout, window_of
 from dfslib.mount.session import Session
@@ -51,6 +52,32 @@ class Reader:
             position += sum(map(len, part))
         return parts
 
+    def begin(self, handle: OpenFile, offset: int, size: int, done: ReadDone) -> bool:
+        """As `FileSystem.begin_read`, of a file of which nothing is still to be written. Only for reads all over a
+        file: for those in order there is reading ahead to be done."""
+        file = handle.file
+        end = min(offset + size, file.attr.size)
+        known = file.layouts.find(offset)
+        if known is None or not offset < end <= known[1] or _is_in_order(handle, offset):
+            return False
+        layout = known[0]
+        extent = layout.covering(offset, end)
+        if extent is None or layout.deferred(extent.block) is not None:
+            return False
+        start = extent.block_offset + offset - extent.offset
+        stop = start + end - offset
+        piece = self._cache.find(extent.block, start)
+        if piece is None and start // PAGE == (stop - 1) // PAGE:
+            piece = self._cache.start(extent.block, start, stop, layout.holders(extent.block), PAGE)
+        if piece is None or piece.start + piece.length < stop:
+            return False
+        handle.window, handle.next_offset = 0, offset + size
+        if piece.data is None:
+            piece.when_settled(partial(_tell, piece, start, stop, file, done))
+        else:
+            _tell(piece, start, stop, file, done)
+        return True
+
     async def _read_part(
         self, file: File, writer: Writer | None, start: int, end: int, window: int
     ) -> list[Buffer]:
@@ -81,8 +108,7 @@ class Reader:
 
     def _read_ahead(self, handle: OpenFile, offset: int, size: int) -> int:
         """How much to fetch beyond what is asked for."""
-        near = _NEAR if handle.window else _NEAR_FIRST
-        if -near <= offset - handle.next_offset <= near:
+        if _is_in_order(handle, offset):
             handle.window = min(max(handle.window * 2, _WINDOW_FIRST), self._window_most)
             handle.next_offset = max(handle.next_offset, offset + size)
         else:
@@ -166,17 +192,33 @@ class Reader:
                 position = piece.start + piece.length
 
 
+def _is_in_order(handle: OpenFile, offset: int) -> bool:
+    near = _NEAR if handle.window else _NEAR_FIRST
+    return -near <= offset - handle.next_offset <= near
+
+
+def _tell(piece: Piece, start: int, end: int, file: File, done: ReadDone) -> None:
+    """The piece is settled."""
+    error = piece.error
+    if error is None:
+        try:
+            done(piece.part(start, end))
+        except InputOutput as short:
+            done(short)
+    elif isinstance(error, DfsError) and not isinstance(error, NotFound):
+        done(error)
+    else:
+        file.layouts.forget()  # the block went, because somebody has written over it: the layout is an old one
+        done(None)
+
+
 async def _slice(piece: Piece, start: int, end: int) -> memoryview:
     """Bytes [start, end) of the block. Raises what fetching them raised."""
     if piece.data is None:
         await piece.arrival()
         if (error := piece.error) is not None:
             raise error if not isinstance(error, DfsError) else type(error)(error.message, error.path)
-        assert piece.data is not None
-    data = piece.data[start - piece.start : end - piece.start]
-    if len(data) != end - start:
-        raise InputOutput("a block is shorter than its extents")
-    return data
+    return piece.part(start, end)
 
 
 def _zeros(start: int, end: int) -> Iterator[tuple[int, Buffer]]:

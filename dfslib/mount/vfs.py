@@ -37,6 +37,7 @@ from dfslib.mount.filesystem import (
     LockOwner,
     Notifier,
     Opened,
+    ReadDone,
     Space,
 )
 from dfslib.mount.held_locks import Holder
@@ -353,6 +354,9 @@ class VFS:
 
     async def read(self, handle: Handle, offset: int, size: int) -> Sequence[Buffer]:
         return await self._files.read(handle, offset, size)
+
+    def begin_read(self, handle: Handle, offset: int, size: int, done: ReadDone) -> bool:
+        return self._files.begin_read(handle, offset, size, done)
 
     async def write(
         self, caller: Caller, handle: Handle, offset: int, data: Buffer, *, kill_privileges: bool = False

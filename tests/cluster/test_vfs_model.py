@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from real_cluster import Cluster
 from vfs_and_directory import CALLER, Both, Silent, Slot, fallocate, local, remote
 
-from dfslib.mount.filesystem import AttrUpdate
+from dfslib.errors import DfsError
+from dfslib.mount.filesystem import AttrUpdate, Buffer
 from dfslib.mount.open_files import Clock
 from dfslib.mount.vfs import VFS, Options
 
@@ -207,6 +208,10 @@ def _write(offset: int, count: int, byte: int) -> tuple[Any, Any]:
 
 def _read(offset: int, count: int) -> tuple[Any, Any]:
     async def there(vfs: VFS, slot: Slot) -> bytes:
+        found: asyncio.Future[Buffer | DfsError | None] = asyncio.get_running_loop().create_future()
+        if vfs.begin_read(slot.handle, offset, count, found.set_result) and (data := await found) is not None:
+            assert not isinstance(data, DfsError)
+            return bytes(data)
         return b"".join(await vfs.read(slot.handle, offset, count))
 
     return lambda descriptor: os.pread(descriptor, count, offset), there

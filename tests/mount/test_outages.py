@@ -252,5 +252,28 @@ def test_a_program_that_waits_can_be_killed_and_signals_that_do_not_kill_are_no_
     assert (alarmed.returncode, out) == (0, "there\n")
 
 
+def test_a_program_that_waits_for_a_page_of_a_datanode_can_be_killed(
+    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+) -> None:
+    cluster = make_cluster(1)
+    run("head -c 30000000 /dev/zero | tr '\\0' x > big", make_mount(cluster.url).path)
+    mount = make_mount(cluster.url)
+    code = (
+        "import mmap, os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\nm = mmap.mmap(f, 0, prot=mmap.PROT_READ)\n"
+        "m.madvise(mmap.MADV_RANDOM)\nat = int(sys.argv[2])\nprint(m[at : at + 4])"
+    )  # a page that is read ahead is waited for without its request, which then is not interrupted
+    page = [sys.executable, "-c", code, str(mount.path / "big")]
+    assert run([*page, "8192000"]) == "b'xxxx'\n"
+    cluster.datanodes[0].pause()
+    doomed = subprocess.Popen([*page, "16384000"])
+    wait_until(lambda: _waits(doomed.pid), "it waits for the datanode")
+    began = time.monotonic()
+    doomed.terminate()
+    assert doomed.wait(25) == -signal.SIGTERM
+    assert time.monotonic() - began < 20, "not only because its time was over"
+    cluster.datanodes[0].resume()
+    assert run([*page, "16384000"]) == "b'xxxx'\n"
+
+
 def _waits(pid: int) -> bool:
     return "fuse" in Path(f"/proc/{pid}/wchan").read_text() or "request_wait" in Path(f"/proc/{pid}/wchan").read_text()
