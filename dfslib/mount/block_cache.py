@@ -94,6 +94,11 @@ class BlockCache:
     def used_bytes(self) -> int:
         return self._used
 
+    def limit(self, limit_bytes: int) -> None:
+        """Hold so much from now on."""
+        self._limit = limit_bytes
+        self._shrink()
+
     def find(self, block: BlockId, position: int) -> Piece | None:
         """The piece that has this byte of the block, arrived or on its way."""
         piece = self._units.get((block, position // UNIT)) or self._pages.get((block, position // PAGE))

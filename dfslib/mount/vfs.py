@@ -78,8 +78,8 @@ _TYPES: Final = {
 
 
 class Options(NamedTuple):
-    """`cache_bytes`: memory for what was read and what is to be written, half each. `timeout_s`: how long a call
-    waits for a namenode or datanodes that are away."""
+    """`cache_bytes`: memory for what is to be written, up to half of it, and for what was read. `timeout_s`: how long a
+    call waits for a namenode or datanodes that are away."""
 
     cache_bytes: int = 256 << 20
     timeout_s: float = 30.0
@@ -98,14 +98,14 @@ class VFS:
         self._client = BlockClient()
         self._datanodes = Datanodes(self._client, options.timeout_s, clock.monotonic_s)
         half = options.cache_bytes // 2
-        self._cache = BlockCache(half, self._datanodes.begin)
+        self._cache = BlockCache(options.cache_bytes, self._datanodes.begin)
         reader = Reader(self._session, self._invalidations, self._cache, half)
         self._files = OpenFiles(self._session, reader, self._invalidations, self._kernel, self._tasks, clock)
         self._files.use(
             Outlets(
                 self._session,
                 self._datanodes,
-                Budget(half, options.timeout_s, self._files.seal),
+                Budget(half, options.timeout_s, self._files.seal, self._leave_to_reads),
                 options.timeout_s,
                 clock.monotonic_s,
                 self._files.committed,
@@ -121,6 +121,9 @@ class VFS:
         self._parents = Directories(self._invalidations)
         self._changes = 0
         """Of anything, by anybody, as far as it is heard of."""
+
+    def _leave_to_reads(self, written_bytes: int) -> None:
+        self._cache.limit(self._options.cache_bytes - written_bytes)
 
     async def start(self) -> None:
         """Raises Unavailable without a namenode, InvalidArgument for one of another version."""

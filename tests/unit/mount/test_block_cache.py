@@ -114,6 +114,22 @@ def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
     asyncio.run(run())
 
 
+def test_a_lower_limit_holds_at_once_and_what_was_used_last_stays() -> None:
+    async def run() -> None:
+        cache = BlockCache(LIMIT, Source().begin)
+        one = BlockId(1)
+        for number in range(4):
+            await read(cache, one, number * UNIT, number * UNIT + 1, UNIT)
+        cache.limit(2 * UNIT + PAGE)
+        assert cache.used_bytes <= 2 * UNIT + PAGE
+        assert [cache.find(one, number * UNIT) is not None for number in range(4)] == [False, False, True, True]
+        cache.limit(LIMIT)
+        assert await read(cache, one, 0, SIZE, UNIT) == BLOCKS[one]
+        await cache.close()
+
+    asyncio.run(run())
+
+
 def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
     async def run() -> None:
         source = Source()
