@@ -25,6 +25,9 @@ _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MNT_DETACH: Final = 2
 _FUSERMOUNT_S: Final = 30
+_READ_AHEAD_KIB: Final = 512
+"""Of the kernel, for a file that is read in order. Each request costs as much as the bytes in it: with its default of
+128 KiB a sixth less is read in a second. FUSE itself can only agree on less than what is set here."""
 
 
 class MountOptions(NamedTuple):
@@ -59,20 +62,28 @@ def check_mountpoint(mountpoint: Path) -> None:
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether a mount of DFS is there."""
+    return _device_number(mountpoint) is not None
+
+
+def _device_number(mountpoint: Path) -> str | None:
+    """`major:minor` of the mount of DFS that is there. From the kernel's table: a stat would ask the mount itself."""
+    found = None
     wanted = os.path.realpath(mountpoint.parent) + "/" + mountpoint.name
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
         kind = fields[fields.index("-") + 1]
         if kind == _FSTYPE.decode() and _unescaped(fields[4]) in (wanted, str(mountpoint)):
-            return True
-    return False
+            found = fields[2]  # the last one lies on top
+    return found
 
 
 def mount(mountpoint: Path, options: MountOptions) -> int:
     """The descriptor on which the kernel's requests come. Raises NotPermitted, NotSupported, InputOutput."""
-    if os.geteuid() == 0:
-        return _mount_as_root(mountpoint, options)
-    return _mount_with_helper(mountpoint, options)
+    if os.geteuid() != 0:
+        return _mount_with_helper(mountpoint, options)
+    device = _mount_as_root(mountpoint, options)
+    _raise_read_ahead(mountpoint)
+    return device
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
@@ -108,6 +119,16 @@ def _mount_as_root(mountpoint: Path, options: MountOptions) -> int:
         os.close(device)
         raise _mount_error(code, str(mountpoint))
     return device
+
+
+def _raise_read_ahead(mountpoint: Path) -> None:
+    """As far as this is allowed: in a container /sys is read-only."""
+    try:
+        setting = Path(f"/sys/class/bdi/{_device_number(mountpoint)}/read_ahead_kb")
+        if int(setting.read_text()) < _READ_AHEAD_KIB:
+            setting.write_text(str(_READ_AHEAD_KIB))
+    except OSError as error:
+        log.info(event("the kernel's read-ahead stays as it is", reason=error))
 
 
 def _mount_error(code: int, path: str) -> DfsError:

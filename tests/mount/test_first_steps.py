@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from real_mount import Mount, run
 
 
@@ -21,3 +23,11 @@ def test_appends_of_two_mounts_follow_one_another(folder: Path, mount: Mount, ot
         run(f"echo one{number} >> log", folder)
         run(f"echo two{number} >> log", elsewhere)
     assert run("cat log", folder).split() == [f"{who}{n}" for n in range(5) for who in ("one", "two")]
+
+
+def test_the_kernel_reads_ahead_further_than_by_default(mount: Mount) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root sets the kernel's read-ahead")
+    device = mount.path.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    assert int(setting.read_text()) >= 512
