@@ -68,6 +68,8 @@ class LinuxBinding:
         self._waits: dict[int, tuple[int, int]] = {}
         """The operation of each request that is not answered, and the thread that waits for it. Reads that need no
         task are only here."""
+        self._quiet = asyncio.Event()
+        """Set when the last of them is answered."""
         self._buffer = bytearray(fuse.BUFFER_BYTES)
         self._ended = asyncio.Event()
         self._notifier: KernelNotifier | None = None
@@ -103,9 +105,13 @@ class LinuxBinding:
 
     async def _finish(self) -> None:
         """Let what runs end, within bounds."""
-        tasks = list(self._running.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_STOP_S)
+        try:
+            async with asyncio.timeout(_STOP_S):
+                while self._waits:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            late = list(self._running.values())
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -188,12 +194,12 @@ class LinuxBinding:
         self._waits[request.unique] = request.op, request.caller.pid
         if self._fs.begin_read(Handle(handle), offset, size, partial(self._end_read, request)):
             return True
-        del self._waits[request.unique]
+        self._is_over(request.unique)
         return False
 
     def _end_read(self, request: Request, found: Buffer | DfsError | None) -> None:
-        if self._waits.pop(request.unique, None) is None:
-            return  # interrupted
+        if not self._is_over(request.unique):
+            return  # it was interrupted
         if found is None:
             self._begin(request)
         elif isinstance(found, DfsError):
@@ -246,7 +252,7 @@ class LinuxBinding:
             if (task := self._running.get(unique)) is not None:
                 task.cancel()
             else:
-                del self._waits[unique]
+                self._is_over(unique)
                 self._reply_error(unique, errno.EINTR)
         else:  # the kernel tells once: a signal that kills may come after one that does not
             asyncio.get_running_loop().call_later(_KILLED_CHECK_S, self._interrupt, unique)
@@ -273,9 +279,16 @@ class LinuxBinding:
     def _end(self, unique: int, task: asyncio.Task[None]) -> None:
         """Here, because a task that is cancelled before its first step runs none of its own lines."""
         self._running.pop(unique, None)
-        self._waits.pop(unique, None)
+        self._is_over(unique)
         if task.cancelled():
             self._reply_error(unique, errno.EINTR)
+
+    def _is_over(self, unique: int) -> bool:
+        """Nothing waits for this request from here on. False where that is known."""
+        was_waited_for = self._waits.pop(unique, None) is not None
+        if not self._waits:
+            self._quiet.set()
+        return was_waited_for
 
     def _answer(self, unique: int, answer: Answer) -> None:
         for ino in answer.nodes:

@@ -199,17 +199,17 @@ def _is_in_order(handle: OpenFile, offset: int) -> bool:
 
 def _tell(piece: Piece, start: int, end: int, file: File, done: ReadDone) -> None:
     """The piece is settled."""
-    error = piece.error
-    if error is None:
+    found: Buffer | DfsError | None = None
+    if piece.error is None:
         try:
-            done(piece.part(start, end))
+            found = piece.part(start, end)
         except InputOutput as short:
-            done(short)
-    elif isinstance(error, DfsError) and not isinstance(error, NotFound):
-        done(error)
+            found = short
+    elif isinstance(piece.error, DfsError) and not isinstance(piece.error, NotFound):
+        found = piece.error
     else:
         file.layouts.forget()  # the block went, because somebody has written over it: the layout is an old one
-        done(None)
+    done(found)
 
 
 async def _slice(piece: Piece, start: int, end: int) -> memoryview:
