@@ -195,10 +195,11 @@ class NameNode:
         tables = [file_routes.routes(), session_routes.routes(), cluster_routes.routes()]
         app = make_app(tables, metrics, life, keeper.cluster)
 
-        async def close_sessions(_: web.Application) -> None:
+        async def end_what_waits(_: web.Application) -> None:
+            orders.stop_waiting()
             await sessions.close_connections()
 
-        app.on_shutdown.append(close_sessions)
+        app.on_shutdown.append(end_what_waits)
         return app
 
     async def run_while_serving(self) -> None:

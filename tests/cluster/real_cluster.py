@@ -180,10 +180,11 @@ class Cluster:
         return "\n".join(parts)
 
     def stop(self) -> None:
-        for server in reversed(self.servers):
+        """All of them as an operator does it, the namenode first: a datanode that takes its leave from one waits a
+        second for those whom it has sent there."""
+        for server in self.servers:
             if server.running():
                 server.process.send_signal(signal.SIGTERM)
-        for server in self.servers:
             if server.process is not None:
                 try:
                     server.process.wait(DEADLINE_S)

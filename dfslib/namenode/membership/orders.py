@@ -29,6 +29,7 @@ class Orders:
         self._delete: dict[NodeId, set[BlockId]] = {}
         self._copy: dict[NodeId, deque[CopyOrder]] = {}
         self._waiting: dict[NodeId, asyncio.Event] = {}
+        self._stopping = False
 
     def delete(self, blocks: Iterable[BlockId], nodes: Iterable[NodeId]) -> None:
         ids = list(blocks)
@@ -51,7 +52,7 @@ class Orders:
 
     async def wait(self, node: NodeId, timeout_s: float) -> Batch:
         """The next orders for a datanode, at the latest after `timeout_s`; then there may be none."""
-        if not self._delete.get(node) and not self._copy.get(node):
+        if not self._stopping and not self._delete.get(node) and not self._copy.get(node):
             ready = self._waiting[node] = asyncio.Event()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -62,6 +63,12 @@ class Orders:
                 if self._waiting.get(node) is ready:
                     del self._waiting[node]
         return self._take(node)
+
+    def stop_waiting(self) -> None:
+        """The namenode is stopping: who waits is answered now, and nobody waits any more."""
+        self._stopping = True
+        for ready in self._waiting.values():
+            ready.set()
 
     def _take(self, node: NodeId) -> Batch:
         pending = self._delete.get(node, set())
