@@ -51,8 +51,8 @@ from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks, run_forever
 from dfslib.transfer.peer_session import open_peer_session
 
-_COLLECT_EVERY_S: Final = 5
-_COMPACT_EVERY_S: Final = 5
+_COLLECT_EVERY_S: Final = 2
+_COMPACT_EVERY_S: Final = 2
 _REPAIR_EVERY_S: Final = 0.5
 _FIND_EVERY_S: Final = 1
 _SESSIONS_EVERY_S: Final = 0.5
