@@ -51,13 +51,6 @@ class Layout:
             if low < high:
                 yield Extent(low, high - low, extent.block, extent.block_offset + low - extent.offset)
 
-    def covering(self, start: int, end: int) -> Extent | None:
-        """The one that has all of [start, end), whole."""
-        index = bisect_right(self._offsets, start) - 1
-        if index < 0 or (extent := self._extents[index]).end < end:
-            return None
-        return extent
-
     def with_changes(self, extents: Sequence[Extent], holders: Holders) -> Layout:
         """This layout with `extents` laid over it."""
         kept: list[Extent] = []

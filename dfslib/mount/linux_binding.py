@@ -180,29 +180,28 @@ class LinuxBinding:
         if op == Op.FORGET or op == Op.BATCH_FORGET:
             self._forget(request)
             return
+        self._waits[unique] = op, pid
         self._begin(request)
 
     def _begin(self, request: Request) -> None:
         task = asyncio.create_task(self._serve(request))
         task.add_done_callback(partial(self._end, request.unique))
         self._running[request.unique] = task
-        self._waits[request.unique] = request.op, request.caller.pid
 
     def _begin_read(self, request: Request) -> bool:
         """Whether it is answered, or going to be, without a task. Raises struct.error."""
         handle, offset, size, *_ = fuse.READ_IN.unpack_from(request.data)
         self._waits[request.unique] = request.op, request.caller.pid
-        if self._fs.begin_read(Handle(handle), offset, size, partial(self._end_read, request)):
-            return True
-        self._is_over(request.unique)
-        return False
+        return self._fs.begin_read(Handle(handle), offset, size, partial(self._end_read, request))
 
     def _end_read(self, request: Request, found: Buffer | DfsError | None) -> None:
-        if not self._is_over(request.unique):
+        if request.unique not in self._waits:
             return  # it was interrupted
         if found is None:
             self._begin(request)
-        elif isinstance(found, DfsError):
+            return
+        self._is_over(request.unique)
+        if isinstance(found, DfsError):
             self._reply_error(request.unique, found.errno)
         else:
             self._reply(request.unique, (found,))
@@ -283,12 +282,11 @@ class LinuxBinding:
         if task.cancelled():
             self._reply_error(unique, errno.EINTR)
 
-    def _is_over(self, unique: int) -> bool:
-        """Nothing waits for this request from here on. False where that is known."""
-        was_waited_for = self._waits.pop(unique, None) is not None
+    def _is_over(self, unique: int) -> None:
+        """Nothing waits for this request from here on."""
+        self._waits.pop(unique, None)
         if not self._waits:
             self._quiet.set()
-        return was_waited_for
 
     def _answer(self, unique: int, answer: Answer) -> None:
         for ino in answer.nodes:

@@ -61,11 +61,10 @@ class Reader:
         if known is None or not offset < end <= known[1] or _is_in_order(handle, offset):
             return False
         layout = known[0]
-        extent = layout.covering(offset, end)
-        if extent is None or layout.deferred(extent.block) is not None:
+        extent = next(layout.find(offset, end), None)
+        if extent is None or extent.length < end - offset or layout.deferred(extent.block) is not None:
             return False
-        start = extent.block_offset + offset - extent.offset
-        stop = start + end - offset
+        start, stop = extent.block_offset, extent.block_offset + extent.length
         piece = self._cache.find(extent.block, start)
         if piece is None and start // PAGE == (stop - 1) // PAGE:
             piece = self._cache.start(extent.block, start, stop, layout.holders(extent.block), PAGE)

@@ -182,12 +182,12 @@ class Cluster:
     def stop(self) -> None:
         """All of them as an operator does it, the namenode first: a datanode that takes its leave from one waits a
         second for those whom it has sent there."""
+        hanging = []
         for server in self.servers:
-            if server.running():
-                server.process.send_signal(signal.SIGTERM)
-            if server.process is not None:
-                try:
-                    server.process.wait(DEADLINE_S)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    raise
+            try:
+                if server.running():
+                    server.stop()
+            except subprocess.TimeoutExpired:
+                server.kill()
+                hanging.append(server.name)
+        assert not hanging, f"killed, as they did not stop: {hanging}"

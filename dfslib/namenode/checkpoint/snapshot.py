@@ -53,4 +53,3 @@ def _encoded(txn: ReadTxn, header: Header, rest: Rest | None) -> Iterator[bytes]
                 began = time.perf_counter()
     yield encoder.records(batch)
     yield encoder.end()
-

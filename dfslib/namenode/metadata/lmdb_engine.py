@@ -220,7 +220,6 @@ def _settle(outcomes: list[_Outcome]) -> None:
             future.set_exception(error)
 
 
-
 def _failure(error: Exception) -> DfsError:
     if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
         return NoSpace("the namenode's disk is full")

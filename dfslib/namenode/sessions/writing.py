@@ -172,4 +172,3 @@ def _placed(pieces: Sequence[wire.Piece], block: BlockId, at: int) -> list[Exten
 def _answer(done: Done, append: bool, length: int, *, synced: bool = False) -> wire.Attributes:
     assert done.attr is not None
     return wire.Attributes(done.attr, offset=done.attr.size - length if append else 0, synced=synced)
-

@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dfslib.errors import InputOutput
-from dfslib.model import BlockId, NodeId
+from dfslib.model import BlockId
 from dfslib.mount.block_cache import PAGE, UNIT, BlockCache
+from tests.unit.mount.block_source import Source
 
 SIZE = 5 * UNIT + 1234
 BLOCKS = {BlockId(number): random.Random(number).randbytes(SIZE) for number in (1, 2)}
 LIMIT = 6 * UNIT
-
-
-class Answer:
-    """On its way."""
-
-    def __init__(self, handle: asyncio.Handle) -> None:
-        self._handle = handle
-
-    async def cancel(self) -> None:
-        self._handle.cancel()
-
-
-class Source:
-    """Gives bytes of BLOCKS, as a datanode does, and notes what it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[BlockId, int, int]] = []
-        self.fails = False
-
-    def begin(
-        self,
-        block: BlockId,
-        start: int,
-        end: int,
-        holders: Sequence[NodeId],
-        done: Callable[[bytearray | Exception], None],
-    ) -> Answer:
-        self.asked.append((block, start, end))
-        found = InputOutput("not now") if self.fails else bytearray(BLOCKS[block][start:end])
-        return Answer(asyncio.get_running_loop().call_soon(done, found))
 
 
 async def read(cache: BlockCache, block: BlockId, start: int, end: int, grain: int) -> bytes:
@@ -80,7 +50,7 @@ def test_any_reads_get_the_bytes_of_the_block_and_nothing_is_kept_beyond_the_bou
     reads: list[tuple[BlockId, int, int, int]],
 ) -> None:
     async def run() -> None:
-        cache = BlockCache(LIMIT, Source().begin)
+        cache = BlockCache(LIMIT, Source(BLOCKS).begin)
         for block, start, size, grain in reads:
             end = min(start + size, SIZE)
             assert await read(cache, block, start, end, grain) == BLOCKS[block][start:end]
@@ -93,7 +63,7 @@ def test_any_reads_get_the_bytes_of_the_block_and_nothing_is_kept_beyond_the_bou
 
 def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
     async def run() -> None:
-        source = Source()
+        source = Source(BLOCKS)
         cache = BlockCache(1 << 20, source.begin)
         one = BlockId(1)
         await read(cache, one, 3 * PAGE + 7, 3 * PAGE + 8, PAGE)
@@ -116,7 +86,7 @@ def test_a_page_costs_a_page_and_a_neighbour_a_unit() -> None:
 
 def test_a_lower_limit_holds_at_once_and_what_was_used_last_stays() -> None:
     async def run() -> None:
-        cache = BlockCache(LIMIT, Source().begin)
+        cache = BlockCache(LIMIT, Source(BLOCKS).begin)
         one = BlockId(1)
         for number in range(4):
             await read(cache, one, number * UNIT, number * UNIT + 1, UNIT)
@@ -132,15 +102,15 @@ def test_a_lower_limit_holds_at_once_and_what_was_used_last_stays() -> None:
 
 def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
     async def run() -> None:
-        source = Source()
+        source = Source(BLOCKS)
         cache = BlockCache(1 << 20, source.begin)
         one = BlockId(1)
-        source.fails = True
+        source.error = InputOutput("not now")
         with pytest.raises(InputOutput):
             await read(cache, one, 0, 1, PAGE)
         assert cache.used_bytes == 0
         assert cache.find(one, 0) is None
-        source.fails = False
+        source.error = None
         found = await asyncio.gather(*(read(cache, one, 5, 10, PAGE) for _ in range(5)))
         assert found == [BLOCKS[one][5:10]] * 5
         assert source.asked == [(one, 0, PAGE)] * 2
@@ -151,7 +121,7 @@ def test_many_readers_fetch_once_and_a_failure_is_not_kept() -> None:
 
 def test_who_waits_when_the_mount_ends_is_told_and_one_who_gave_up_disturbs_nobody() -> None:
     async def run() -> None:
-        cache = BlockCache(1 << 20, Source().begin)
+        cache = BlockCache(1 << 20, Source(BLOCKS).begin)
         waiting, impatient = (asyncio.create_task(read(cache, BlockId(1), 0, 1, PAGE)) for _ in range(2))
         await asyncio.sleep(0)
         impatient.cancel()

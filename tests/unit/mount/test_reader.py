@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfslib.errors import DfsError, InputOutput, NotFound, Unavailable
-from dfslib.model import Attr, BlockId, Extent, FileType, InodeId, NodeId
+from dfslib.model import Attr, BlockId, Extent, FileType, InodeId
 from dfslib.mount.block_cache import PAGE, BlockCache
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import Buffer
@@ -20,6 +19,7 @@ from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.layout import Layout
 from dfslib.mount.reader import Reader
 from dfslib.mount.session import Session
+from tests.unit.mount.block_source import Source
 
 MIB = 1 << 20
 BLOCK, PACKED, DEFERRED, SHORT = BlockId(1), BlockId(2), BlockId(3), BlockId(4)
@@ -36,33 +36,9 @@ for extent in EXTENTS[:2]:
     CONTENT[extent.offset : extent.end] = BLOCKS[extent.block][extent.block_offset :][: extent.length]
 
 
-class Answer:
-    async def cancel(self) -> None: ...
-
-
-class Source:
-    """Gives bytes of BLOCKS, or `error`."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.error: Exception | None = None
-
-    def begin(
-        self,
-        block: BlockId,
-        start: int,
-        end: int,
-        holders: Sequence[NodeId],
-        done: Callable[[bytearray | Exception], None],
-    ) -> Answer:
-        self.asked += 1
-        asyncio.get_running_loop().call_soon(done, self.error or bytearray(BLOCKS[block][start:end]))
-        return Answer()
-
-
 class Reading:
     def __init__(self) -> None:
-        self.source = Source()
+        self.source = Source(BLOCKS)
         no_session = cast(Session, None)  # nothing here may ask the namenode
         cache = BlockCache(16 * MIB, self.source.begin)
         self.reader = Reader(no_session, Invalidations(), cache, 16 * MIB)
@@ -102,7 +78,7 @@ def test_a_page_is_asked_for_once_and_its_second_reader_waits_with_the_first() -
         found = await asyncio.gather(reading.read(MIB, 100), reading.read(MIB + 500, 100))
         assert found == [CONTENT[MIB : MIB + 100], CONTENT[MIB + 500 : MIB + 600]]
         assert await reading.read(MIB, PAGE) == CONTENT[MIB : MIB + PAGE]
-        assert reading.source.asked == 1
+        assert len(reading.source.asked) == 1
 
     asyncio.run(two())
 
@@ -121,7 +97,7 @@ def test_what_takes_more_is_not_begun(offset: int, size: int) -> None:
     async def one() -> None:
         reading = Reading()
         assert await reading.read(offset, size) is False
-        assert reading.source.asked == 0
+        assert reading.source.asked == []
 
     asyncio.run(one())
 
