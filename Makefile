@@ -30,7 +30,7 @@ test-mesh: $(DEV) ## behind a swarm's true routing mesh, in a virtual machine: n
 	$(BIN)/python -m pytest -s tests/swarm/mesh_vm
 
 soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
-	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 lint: $(DEV) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_cluster import Cluster
+
+from tests.cluster.real_cluster import Cluster
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
-from plain_http import Answer, call, read_file
-from real_cluster import Cluster, wait_until
+
+from tests.cluster.plain_http import Answer, call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
 
 
 def tree(cluster: Cluster) -> tuple[list, dict]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from balancer import Balancer
-from real_cluster import ROOT, Cluster, Server, wait_until
 
 from http_client import HttpNameNode
+from tests.cluster.balancer import Balancer
+from tests.cluster.real_cluster import ROOT, Cluster, Server, wait_until
 
 SEED = random.randrange(1 << 32)
 MIB = 1 << 20

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+
+from tests.cluster.real_cluster import ROOT, alive_datanodes, free_ports, wait_until
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
 

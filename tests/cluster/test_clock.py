@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
+
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
 
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 HOUR_S = 3600

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
 
 
 def test_everything_killed_after_acknowledged_writes(make_cluster: Callable[..., Cluster]) -> None:

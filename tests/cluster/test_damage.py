@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from plain_http import call
-from real_cluster import Cluster, Server, wait_until
+
+from tests.cluster.plain_http import call
+from tests.cluster.real_cluster import Cluster, Server, wait_until
 
 SIZE = 300_000
 DATA = random.Random(7).randbytes(SIZE)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import requests
-from real_cluster import Cluster, wait_until
 from test_sessions import Client, file, name, scenario
 
 from dfslib.model import ROOT, InodeId
 from dfslib.wire import session as wire
+from tests.cluster.real_cluster import Cluster, wait_until
 
 WAIT_S = 30.0
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from plain_http import call
-from real_cluster import ROOT, Cluster, alive_datanodes, free_ports, wait_until
 
 from dfslib.cli.main import COMMANDS
 from dfslib.config import SETTINGS
 from dfslib.errors import error_classes
+from tests.cluster.plain_http import call
+from tests.cluster.real_cluster import ROOT, Cluster, alive_datanodes, free_ports, wait_until
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

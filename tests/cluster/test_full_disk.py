@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
+
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 MIB = 1 << 20

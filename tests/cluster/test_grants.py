@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 import requests
 from crc32c import crc32c
-from real_cluster import Cluster, wait_until
 
 from dfslib.model import BlockId, NodeId
 from dfslib.runtime.ids import BlockIds
 from dfslib.wire import routes
 from dfslib.wire.grants import encode_grant
 from dfslib.wire.session import Grant, Target
+from tests.cluster.real_cluster import Cluster, wait_until
 
 SMALL = os.urandom(5000)
 LARGE = os.urandom((9 << 20) + 17)

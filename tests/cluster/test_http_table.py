@@ -6,10 +6,10 @@ import base64
 import os
 
 import pytest
-from plain_http import call, read_file
-from real_cluster import Cluster
 
 from dfslib.model import NAME_MAX
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster
 
 
 def test_put_makes_and_replaces_a_file(cluster: Cluster) -> None:

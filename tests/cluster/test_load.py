@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from plain_http import call, read_file
-from real_cluster import Cluster, Server, wait_until
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, Server, wait_until
 
 GIB = 1 << 30
 PATTERN = random.Random(1).randbytes(1 << 20)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cutting_proxy import Cut, CuttingProxy
-from real_cluster import Cluster, wait_until
 
 from dfslib.client.retrying import Timing
 from http_client import HttpNameNode
+from tests.cluster.cutting_proxy import Cut, CuttingProxy
+from tests.cluster.real_cluster import Cluster, wait_until
 
 Change = Callable[[HttpNameNode, str], object]
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from plain_http import call
-from real_cluster import ROOT, Cluster, wait_until
 
 from http_client import HttpNameNode
+from tests.cluster.plain_http import call
+from tests.cluster.real_cluster import ROOT, Cluster, wait_until
 
 MIB = 1 << 20
 BLOCK_BYTES = 64 * MIB

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import requests
-from real_cluster import Cluster, wait_until
 
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import Cluster, wait_until
 
 
 def ready(url: str) -> bool:

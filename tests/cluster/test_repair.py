@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from plain_http import call, read_file
-from real_cluster import Cluster, Server, wait_until
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, Server, wait_until
 
 
 def block_files(server: Server) -> dict[str, Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plain_http import call, read_file
-from real_cluster import Cluster
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster
 
 
 def test_each_change_is_done_once(cluster: Cluster) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from random import Random
 
 import requests
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
+
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
 
 Made = Callable[..., Cluster]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plain_http import call
-from real_cluster import Cluster, Server, wait_until
+
+from tests.cluster.plain_http import call
+from tests.cluster.real_cluster import Cluster, Server, wait_until
 
 DATA = random.Random(11).randbytes(1_500_000)
 

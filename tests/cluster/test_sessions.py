@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 import requests
-from real_cluster import Cluster, wait_until
 
 from dfslib.model import ROOT, FileType, InodeId
 from dfslib.wire import session as wire
+from tests.cluster.real_cluster import Cluster, wait_until
 
 DEADLINE_S = 30.0
 _numbers = itertools.count(1)

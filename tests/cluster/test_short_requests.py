@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from crc32c import crc32c
-from real_cluster import Cluster
+
+from tests.cluster.real_cluster import Cluster
 
 DATA = random.Random(7).randbytes(300_000)
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from real_cluster import Cluster
-from vfs_and_directory import CALLER, Both, Silent, Slot, fallocate, local, remote
 
 from dfslib.errors import DfsError
 from dfslib.mount.filesystem import AttrUpdate, Buffer
 from dfslib.mount.open_files import Clock
 from dfslib.mount.vfs import VFS, Options
+from tests.cluster.real_cluster import Cluster
+from tests.cluster.vfs_and_directory import CALLER, Both, Silent, Slot, fallocate, local, remote
 
 PUNCH, ZERO, KEEP = 0x02, 0x10, 0x01
 SPACE = 300_000

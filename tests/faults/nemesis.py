@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import requests
-from real_cluster import Cluster, Server, wait_until
-from small_disk import SmallDisk
+
+from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.faults.small_disk import SmallDisk
 
 HEAL_S = 120.0
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from real_cluster import Cluster, Server
+from tests.cluster.real_cluster import Cluster, Server
 
 AVAILABLE = os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("nft") is not None
 _DROP_ALL = """table inet cut {

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from real_cluster import Server
+from tests.cluster.real_cluster import Server
 
 AVAILABLE = os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None
 _SIZE_BYTES = 1 << 30

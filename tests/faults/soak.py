@@ -14,10 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "cluster"), str(HERE.parents[1])]
-
-from trial import breakable_cluster, run_trial  # noqa: E402
+from tests.faults.trial import breakable_cluster, run_trial
 
 TRIAL_S = 120.0
 

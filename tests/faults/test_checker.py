@@ -6,7 +6,8 @@ import errno
 import io
 
 import pytest
-from checker import Client, File, Violation
+
+from tests.faults.checker import Client, File, Violation
 
 
 class Broken:

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-from trial import breakable_cluster, run_trial
+from tests.faults.trial import breakable_cluster, run_trial
 
 SECONDS = 15.0
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from network import AVAILABLE, Network, networked
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
 
 from http_client import HttpNameNode
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.faults.network import AVAILABLE, Network, networked
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs root, iproute2 and nftables")
 

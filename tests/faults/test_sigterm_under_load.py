@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 
 import requests
-from real_cluster import Cluster, wait_until
 
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import Cluster, wait_until
 
 
 class Load:

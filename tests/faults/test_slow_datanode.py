@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from delaying_proxy import DelayingProxy
-from plain_http import call, read_file
-from real_cluster import Cluster, wait_until
+
+from tests.cluster.plain_http import call, read_file
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.faults.delaying_proxy import DelayingProxy
 
 NEAR = "127.0.0.2"
 

@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import requests
-from checker import Client, Content, Violation
-from nemesis import Means, Nemesis
-from network import AVAILABLE as NETWORKS
-from network import Network
-from real_cluster import Cluster, Server, wait_until
-from small_disk import AVAILABLE as DISKS
-from small_disk import SmallDisk
+
+from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.faults.checker import Client, Content, Violation
+from tests.faults.nemesis import Means, Nemesis
+from tests.faults.network import AVAILABLE as NETWORKS
+from tests.faults.network import Network
+from tests.faults.small_disk import AVAILABLE as DISKS
+from tests.faults.small_disk import SmallDisk
 
 CLIENTS = 3
 

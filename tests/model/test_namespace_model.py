@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from reference_fs import Node, Path, ReferenceFs
 
 from dfslib.errors import DfsError, Exists, NotFound
 from dfslib.model import (
@@ -40,6 +39,7 @@ from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.rename import Name, exchange, rename
 from dfslib.namenode.namespace.unlink import detach, free_orphans, reap, rmdir, unlink
 from dfslib.namenode.namespace.xattr import list_xattrs, remove_xattr, set_xattr
+from tests.model.reference_fs import Node, Path, ReferenceFs
 
 T = TypeVar("T")
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_cluster import Cluster
-from real_mount import Mount
+
+from tests.cluster.real_cluster import Cluster
+from tests.mount.real_mount import Mount
 
 DEVICE = Path("/dev/fuse")
 

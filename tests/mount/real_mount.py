@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from real_cluster import DEADLINE_S, ROOT, wait_until
+from tests.cluster.real_cluster import DEADLINE_S, ROOT, wait_until
 
 PROGRAM_S = 120.0
 

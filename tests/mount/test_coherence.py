@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from real_cluster import Cluster, wait_until
-from real_mount import Mount, attempt, run, run_python
+
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.mount.real_mount import Mount, attempt, run, run_python
 
 SOON_S = 10.0
 """A second is promised; the machine may be busy."""

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_cluster import ROOT, Cluster, free_ports, wait_until
-from real_mount import attempt, run
+
+from tests.cluster.real_cluster import ROOT, Cluster, free_ports, wait_until
+from tests.mount.real_mount import attempt, run
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
 NOBODY = 41005

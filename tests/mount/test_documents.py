@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from real_cluster import ROOT, Cluster
-from real_mount import run
+from tests.cluster.real_cluster import ROOT, Cluster
+from tests.mount.real_mount import run
 
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from real_mount import Mount, run
+
+from tests.mount.real_mount import Mount, run
 
 
 def test_a_file_is_written_and_read_on_another_mount(folder: Path, mount: Mount, other_mount: Mount) -> None:

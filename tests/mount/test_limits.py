@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from real_cluster import Cluster, wait_until
-from real_mount import Mount, run, run_python
-
 from dfslib.model import ROOT, FileType
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace.create import NewInode, create
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.mount.real_mount import Mount, run, run_python
 
 ENTRIES = 100_000
 MIB = 1 << 20

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_cluster import Cluster, wait_until
-from real_mount import Mount
+
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.mount.real_mount import Mount
 
 HOLDER = """
 import fcntl, os, sys

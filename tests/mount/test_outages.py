@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from real_cluster import Cluster, wait_until
-from real_mount import Mount, attempt, run
+
+from tests.cluster.real_cluster import Cluster, wait_until
+from tests.mount.real_mount import Mount, attempt, run
 
 WORK = """
 import os, sys, time

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_cluster import ROOT, Cluster, wait_until
-from real_mount import run
+
+from tests.cluster.real_cluster import ROOT, Cluster, wait_until
+from tests.mount.real_mount import run
 
 
 class Plugin:

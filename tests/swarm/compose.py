@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import engine
-from real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+from tests.cluster.real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+from tests.swarm import engine
 
 OVERLAYS = {name: ROOT / "deploy" / f"{name}.yml" for name in ("host-ports", "replicas")}
 

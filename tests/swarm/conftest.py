@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import engine
 import pytest
+
+from tests.swarm import engine
 
 
 @pytest.fixture(scope="session")

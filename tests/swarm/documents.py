@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import engine
-from real_cluster import ROOT
+from tests.cluster.real_cluster import ROOT
+from tests.swarm import engine
 
 _DOCUMENT = ROOT / "docs" / "swarm.md"
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)

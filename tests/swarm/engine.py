@@ -19,7 +19,8 @@ from pathlib import Path
 
 import docker
 from docker import DockerClient
-from real_cluster import ROOT, wait_until
+
+from tests.cluster.real_cluster import ROOT, wait_until
 
 BASE = "dfs-test-base:bookworm"
 IMAGE = "dfs-test:latest"

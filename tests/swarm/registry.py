@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from real_cluster import free_ports, wait_until
+
+from tests.cluster.real_cluster import free_ports, wait_until
 
 _CONFIGURATION = """
 version: 0.1

@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import engine
-from compose import files, settings
 from docker.models.containers import Container
-from real_cluster import ROOT, alive_datanodes, wait_until
+
+from tests.cluster.real_cluster import ROOT, alive_datanodes, wait_until
+from tests.swarm import engine
+from tests.swarm.compose import files, settings
 
 INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
 _DEADLINE_S = 120.0

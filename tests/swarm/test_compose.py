@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from itertools import combinations
 
-import documents
-import engine
 import pytest
-from compose import OVERLAYS, Project, files, project, settings
 
 from http_client import HttpNameNode
+from tests.swarm import documents, engine
+from tests.swarm.compose import OVERLAYS, Project, files, project, settings
 
 _ADDED_BYTES_MAX = 80 << 20
 """What the image may be larger than its base: the locked packages and the project."""

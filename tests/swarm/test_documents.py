@@ -10,15 +10,14 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import documents
-import engine
 import pytest
-from compose import OVERLAYS
-from real_cluster import ROOT
-from registry import registry
-from stack import Stack
 
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import ROOT
+from tests.swarm import documents, engine
+from tests.swarm.compose import OVERLAYS
+from tests.swarm.registry import registry
+from tests.swarm.stack import Stack
 
 _NOT_RUN = {
     "cp deploy/dfs-volume-plugin.service /etc/systemd/system/": "systemd does not run where these tests do",

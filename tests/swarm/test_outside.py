@@ -13,14 +13,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import engine
 import pytest
-from balancer import Balancer
-from real_cluster import wait_until
-from real_mount import Mount, run
-from stack import INSIDE, Stack, load_from_outside, stack
 
 from http_client import HttpNameNode
+from tests.cluster.balancer import Balancer
+from tests.cluster.real_cluster import wait_until
+from tests.mount.real_mount import Mount, run
+from tests.swarm import engine
+from tests.swarm.stack import INSIDE, Stack, load_from_outside, stack
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 
-import documents
-from real_cluster import wait_until
-from stack import INSIDE, Stack, load, stack
-
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import wait_until
+from tests.swarm import documents
+from tests.swarm.stack import INSIDE, Stack, load, stack
 
 _FILES = 12
 

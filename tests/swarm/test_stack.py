@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import engine
 import pytest
 from docker.models.containers import Container
-from real_cluster import alive_datanodes, wait_until
-from stack import INSIDE, Stack, load, stack
 
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import alive_datanodes, wait_until
+from tests.swarm import engine
+from tests.swarm.stack import INSIDE, Stack, load, stack
 
 _ROUND = """
 import sys

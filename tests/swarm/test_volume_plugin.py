@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import compose
-import documents
-import engine
 import pytest
-from real_cluster import ROOT, wait_until
+
+from tests.cluster.real_cluster import ROOT, wait_until
+from tests.swarm import compose, documents, engine
 
 FOLDER = Path("/var/lib/dfs-volumes-test")
 SOCKET = Path("/run/docker/plugins/dfstest.sock")

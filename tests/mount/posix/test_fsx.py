@@ -7,9 +7,10 @@ import random
 import sys
 from pathlib import Path
 
-import fsx
 import pytest
-from real_mount import Mount, run
+
+from tests.mount.posix import fsx
+from tests.mount.real_mount import Mount, run
 
 OPERATIONS = 1500
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import scenarios
-from real_mount import Mount, run
+
+from tests.mount.posix import scenarios
+from tests.mount.real_mount import Mount, run
 
 SCRIPT = str(Path(scenarios.__file__))
 DEADLINE_S = 240.0

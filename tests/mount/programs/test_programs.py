@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from real_mount import Mount, run, run_python
+from tests.mount.real_mount import Mount, run, run_python
 
 STANDARD_LIBRARY = Path(sys.modules["json"].__file__ or "").parent.parent
 GIT = "git -c user.name=n -c user.email=e@example.org -c init.defaultBranch=main -c gc.auto=0"

@@ -10,10 +10,11 @@ import subprocess
 import time
 from pathlib import Path
 
-import engine
 import pytest
-from compose import files
-from real_cluster import ROOT
+
+from tests.cluster.real_cluster import ROOT
+from tests.swarm import engine
+from tests.swarm.compose import files
 
 HERE = Path(__file__).parent
 MACHINE = Path(os.environ.get("MESH_VM", "/var/tmp/dfs-mesh-vm"))
