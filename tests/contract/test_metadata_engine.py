@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfslib.errors import NotFound, Unavailable
-from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn, prefix_end
+from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn, Writes, prefix_end
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 
@@ -302,6 +302,43 @@ def test_a_read_that_runs_ends_well_though_the_engine_is_closed(engine: Metadata
         return await reader
 
     assert asyncio.run(run()) == [b"1", (b"a", b"1")]
+
+
+# Those who are told of commits
+
+
+def test_one_who_fails_takes_nothing_from_the_other_nor_from_the_caller(
+    engine: MetadataEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[object] = []
+
+    def failing(*_: object) -> None:
+        told.append("failing")
+        raise OSError("this listener is broken")
+
+    def journal(number: int, writes: Writes) -> None:
+        told.append((number, dict(writes)))
+
+    def watch(transactions: Sequence[tuple[object, Writes]]) -> None:
+        told.extend((by, dict(writes)) for by, writes in transactions)
+
+    def logged() -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.exc_info and record.levelname == "ERROR"]
+        caplog.clear()
+        return found
+
+    engine.journal(failing)
+    engine.watch(watch)
+    assert asyncio.run(engine.transact(putting(b"a"), "one")) == b"a"
+    assert told == ["failing", ("one", {b"a": b""})]
+    assert [text.split(" of ")[0] for text in logged()] == ["the journal"]
+    told.clear()
+    engine.journal(journal)
+    engine.watch(failing)
+    assert asyncio.run(engine.transact(putting(b"b"), "two")) == b"b"
+    assert told == [(engine.read(lambda txn: txn.number), {b"b": b""}), "failing"]
+    assert [text.split(" of ")[0] for text in logged()] == ["the watch"]
+    assert everything(engine) == {b"a": b"", b"b": b""}
 
 
 # LMDB: groups, and what survives

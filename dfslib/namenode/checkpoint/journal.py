@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from dfslib.namenode.checkpoint.format import Commit, commit_of
 from dfslib.namenode.namespace import keys
+from dfslib.runtime.logs import event
+
+log = logging.getLogger("dfs.checkpoint")
 
 PENDING_MAX_BYTES: Final = 64 << 20
 """Kept in memory while no datanode takes it; past that the next thing to ship is a whole checkpoint."""
@@ -28,16 +32,30 @@ class Journal:
         self._commits: list[Commit] = []
         self._bytes = 0
         self._lost = False
+        self._last: int | None = None
+        """The last commit's number, taken or not: the next one is one more."""
 
     def committed(self, number: int, writes: Mapping[bytes, bytes | None]) -> None:
-        """For MetadataEngine.journal."""
+        """For MetadataEngine.journal. A commit that is missed, or fails here, makes what waits `lost`: a journal with
+        a gap would be taken for all that was committed."""
         with self._lock:
+            missed, self._last = self._last is not None and number != self._last + 1, number
+            if missed:
+                log.error(event("commits were missed", until=number, action="making a whole checkpoint"))
+                self._give_up()
             if self._lost:
                 return
-            self._commits.append(commit_of(number, writes))
-            self._bytes += sum(len(key) + len(value or b"") for key, value in writes.items())
+            try:
+                self._commits.append(commit_of(number, writes))
+                self._bytes += sum(len(key) + len(value or b"") for key, value in writes.items())
+            except BaseException:
+                self._give_up()
+                raise
             if self._bytes > PENDING_MAX_BYTES:
-                self._commits, self._bytes, self._lost = [], 0, True
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._commits, self._bytes, self._lost = [], 0, True
 
     def take(self) -> Pending:
         """All that waits; it waits no more."""

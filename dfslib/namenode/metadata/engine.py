@@ -69,7 +69,8 @@ class MetadataEngine(Protocol):
 
         Commits are numbered one by one, over restarts too; one that changes nothing has no number. The listener
         is called in their order, after the commit is durable and before those who wait for it are answered, in
-        whatever thread commits: it must be quick. What it raises is logged; the commit stands.
+        whatever thread commits: it must be quick. What it raises is logged; the commit stands, others are told of
+        it, and it is for the listener to know, by the numbers, that it has missed one.
         """
         ...
 

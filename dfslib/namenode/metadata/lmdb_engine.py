@@ -21,6 +21,7 @@ import lmdb
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
 from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
+from dfslib.namenode.metadata.listeners import Listeners
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 from dfslib.runtime.durable_files import sync_directory
 
@@ -93,8 +94,7 @@ class LmdbEngine:
         """Guards the two below, and that nothing is queued behind the mark that ends the writer."""
         self._closed = False
         self._readers = 0
-        self._journal: Journal | None = None
-        self._watch: Watch | None = None
+        self._listeners = Listeners()
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
         self._writer.start()
 
@@ -121,10 +121,10 @@ class LmdbEngine:
         return await future
 
     def journal(self, listener: Journal | None) -> None:
-        self._journal = listener
+        self._listeners.journal = listener
 
     def watch(self, listener: Watch) -> None:
-        self._watch = listener
+        self._listeners.watch = listener
 
     def close(self) -> None:
         with self._state:
@@ -186,17 +186,8 @@ class LmdbEngine:
             log.exception("metadata commit failed")
             return [_Outcome(request.future, None, _failure(error)) for request in group]
         if changed:
-            self._tell(number, written, each)
+            self._listeners.tell(number, written, each)
         return outcomes
-
-    def _tell(self, number: int, written: Writes, each: list[tuple[object, Writes]]) -> None:
-        try:
-            if self._journal is not None:
-                self._journal(number, written)
-            if self._watch is not None:
-                self._watch(each)
-        except Exception:
-            log.exception("a listener to commits failed")
 
     @staticmethod
     def _deliver(group: list[_Request], outcomes: list[_Outcome]) -> None:

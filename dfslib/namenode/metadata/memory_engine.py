@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from dfslib.errors import Unavailable
-from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
+from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch
+from dfslib.namenode.metadata.listeners import Listeners
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
-log = logging.getLogger("dfs.metadata")
 T = TypeVar("T")
 
 
@@ -55,8 +54,7 @@ class MemoryEngine:
         self._state = _State({})
         self._readers = 0
         self._closed = False
-        self._journal: Journal | None = None
-        self._watch: Watch | None = None
+        self._listeners = Listeners()
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         with self._lock:
@@ -85,25 +83,16 @@ class MemoryEngine:
                 self._state = before.copy()
             if sum([self._state.apply(key, value) for key, value in buffer.writes.items()]):
                 self._state.number += 1
-                self._tell(self._state.number, buffer.writes, by)
+                self._listeners.tell(self._state.number, buffer.writes, [(by, buffer.writes)])
             return result
 
     def journal(self, listener: Journal | None) -> None:
         with self._lock:
-            self._journal = listener
+            self._listeners.journal = listener
 
     def watch(self, listener: Watch) -> None:
         with self._lock:
-            self._watch = listener
-
-    def _tell(self, number: int, writes: Writes, by: object) -> None:
-        try:
-            if self._journal is not None:
-                self._journal(number, writes)
-            if self._watch is not None:
-                self._watch([(by, writes)])
-        except Exception:
-            log.exception("a listener to commits failed")
+            self._listeners.watch = listener
 
     def close(self) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ class Connection:
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._overrun = False
+        self._cut_off: bytes | None = None
         self._finishing = False
 
     def finish(self) -> None:
@@ -30,25 +30,32 @@ class Connection:
         self._finishing = True
         self._wake.set()
 
+    def cut_off(self, reason: bytes) -> None:
+        """Send nothing more and close: the mount drops its caches when it comes back."""
+        if self._cut_off is None:
+            self._cut_off = reason
+            self._wake.set()
+
     def send(self, message: Welcome | Answer | Failure | Invalidate | Nodes) -> None:
         frame = encode(message)
         self._queue.append(frame)
         self._queued_bytes += len(frame)
-        self._overrun |= self._queued_bytes > _QUEUE_MAX
+        if self._queued_bytes > _QUEUE_MAX:
+            self.cut_off(b"too slow")
         self._wake.set()
 
     async def run(self) -> None:
-        """Until the connection ends, is overrun, or all is sent that is going to be."""
-        while not self._overrun:
+        """Until the connection ends, is cut off, or all is sent that is going to be."""
+        while self._cut_off is None:
             if self._finishing and not self._queue:
                 return
             await self._wake.wait()
             self._wake.clear()
-            while self._queue and not self._overrun:
+            while self._queue and self._cut_off is None:
                 frame = self._queue.popleft()
                 self._queued_bytes -= len(frame)
                 await self.socket.send_bytes(frame)
-        await self.close(WSCloseCode.MESSAGE_TOO_BIG, b"too slow")
+        await self.close(WSCloseCode.TRY_AGAIN_LATER, self._cut_off)
 
     async def close(self, code: int = WSCloseCode.GOING_AWAY, reason: bytes = b"") -> None:
         await self.socket.close(code=code, message=reason, drain=False)

@@ -177,14 +177,20 @@ class Sessions:
             self._loop.call_soon_threadsafe(self._tell, transactions)
 
     def _tell(self, transactions: Sequence[tuple[object, Writes]]) -> None:
+        """A session that cannot be told has caches that are wrong, and takes nothing from the others."""
         for by, writes in transactions:
             if by is MOVING:
                 continue
             for session in self._sessions.values():
-                if session is by:
-                    session.changed_itself(writes)
-                elif session.connection is not None:
-                    session.others_changed(writes)
+                try:
+                    if session is by:
+                        session.changed_itself(writes)
+                    elif session.connection is not None:
+                        session.others_changed(writes)
+                except Exception:
+                    log.exception(event("a mount is not told of a change", session=session.id, action="cut off"))
+                    if session.connection is not None:
+                        session.connection.cut_off(b"not told of a change")
 
 
 def _read_sessions(txn: ReadTxn) -> list[tuple[str, str]]:

@@ -51,10 +51,10 @@ class Shipped:
         self.start()
 
     def start(self) -> None:
-        journal = Journal(time.time_ns)
-        self.engine.journal(journal.committed)
+        self.journal = Journal(time.time_ns)
+        self.engine.journal(self.journal.committed)
         self.shipper = Shipper(
-            self.engine, self.registry, self.cluster, journal, self.folder, time.monotonic, self.newer.append
+            self.engine, self.registry, self.cluster, self.journal, self.folder, time.monotonic, self.newer.append
         )
 
     def join(self, node: FakeDatanode) -> None:
@@ -265,6 +265,43 @@ def test_what_grows_too_large_to_be_kept_is_replaced_by_a_checkpoint(
         await made.shipper.run_once()
         assert made.reach(made.nodes[0]) == made.number()
         assert sum("checkpoint" in name for name in made.nodes[0].files) == 2
+
+    run(tmp_path, 1, scenario)
+
+
+@pytest.mark.parametrize("how", ["the journal fails", "nobody tells the journal"])
+def test_a_commit_that_the_journal_misses_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    async def scenario(made: Shipped) -> None:
+        node = made.nodes[0]
+
+        async def missed() -> None:
+            with monkeypatch.context() as patch:
+                if how == "the journal fails":
+                    patch.setattr(journal_module, "commit_of", raising)
+                else:
+                    made.engine.journal(raising)
+                await made.commit(a="missed")
+            made.engine.journal(made.journal.committed)
+
+        await made.commit(a="0")
+        await made.shipper.run_once()
+        await made.commit(b="1")
+        await missed()
+        if how == "the journal fails":  # it knows at once, though nothing follows
+            await made.shipper.run_once()
+            assert made.reach(node) == made.number()
+        await made.commit(b="2")
+        await made.shipper.run_once()
+        assert made.reach(node) == made.number()
+        await made.commit(b="3")
+        await made.shipper.run_once()
+        assert made.reach(node) == made.number()
+        assert "the journal of commits failed" in caplog.text
+
+    def raising(*_: object) -> None:
+        raise OSError("no memory")
 
     run(tmp_path, 1, scenario)
 
