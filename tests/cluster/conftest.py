@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.real_cluster import Cluster
+from tests.cluster.real_cluster import Cluster, MakeCluster
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Starts clusters for tests that break them: make_cluster(datanodes, DFS_...=...)."""
+def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
+    """Starts clusters for tests that break them."""
     made: list[Cluster] = []
 
     def make(datanodes: int = 3, **settings: str) -> Cluster:

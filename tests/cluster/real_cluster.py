@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
@@ -191,3 +192,9 @@ class Cluster:
                 server.kill()
                 hanging.append(server.name)
         assert not hanging, f"killed, as they did not stop: {hanging}"
+
+
+class MakeCluster(Protocol):
+    """Starts a cluster of a test's own: make_cluster(datanodes, DFS_...=...); the settings are the namenode's."""
+
+    def __call__(self, datanodes: int = 3, **settings: str) -> Cluster: ...

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import requests
-from test_sessions import Client, file, name, scenario
 
 from dfslib.model import ROOT, InodeId
 from dfslib.wire import session as wire
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
+from tests.cluster.test_sessions import Client, file, name, scenario
 
 WAIT_S = 30.0
 
@@ -100,7 +100,7 @@ async def test_a_large_write_is_not_deferred(cluster: Cluster, a: Client, b: Cli
     assert not (await layout(a, ino)).deferred
 
 
-def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: Callable[..., Cluster]) -> None:
+def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     names = [name() for _ in range(100)]
 
@@ -121,7 +121,7 @@ def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: 
     assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
 
 
-def test_without_datanodes_it_is_refused_and_what_was_taken_waits(make_cluster: Callable[..., Cluster]) -> None:
+def test_without_datanodes_it_is_refused_and_what_was_taken_waits(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     one = name()
 

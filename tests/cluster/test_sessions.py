@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 import requests
 
-from dfslib.model import ROOT, FileType, InodeId
+from dfslib.model import ROOT, BlockId, Extent, FileType, InodeId
 from dfslib.wire import session as wire
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 
 DEADLINE_S = 30.0
 _numbers = itertools.count(1)
@@ -44,7 +44,8 @@ class Client:
         async with asyncio.timeout(DEADLINE_S):
             message = await self.socket.receive()
         assert message.type is aiohttp.WSMsgType.BINARY, message
-        return message.data
+        data: bytes = message.data
+        return data
 
     async def close(self) -> None:
         await self.socket.close()
@@ -200,7 +201,7 @@ async def test_wrong_requests_are_answered_and_change_nothing(cluster: Cluster, 
         (wire.Open(InodeId(1 << 50)), "ENOENT"),
         (wire.Write(ino, [wire.Piece(-1, b"x")]), "EINVAL"),
         (wire.Write(ino, [wire.Piece(0, b"x" * (wire.INLINE_MAX + 1))]), "EFBIG"),
-        (wire.Commit(ino, [wire.Extent(0, 10, 77)], []), "EBLOCKGONE"),
+        (wire.Commit(ino, [Extent(0, 10, BlockId(77))], []), "EBLOCKGONE"),
         (wire.Allocate(ino, 0), "EINVAL"),
         (wire.SetAttr(ino, size=-1), "EINVAL"),
         (wire.GetXattr(ino, b"user.none"), "ENODATA"),
@@ -212,14 +213,14 @@ async def test_wrong_requests_are_answered_and_change_nothing(cluster: Cluster, 
     assert (await a(wire.GetAttr(ino))).attr.size == 0
 
 
-def test_what_a_session_held_goes_after_its_grace(make_cluster: Callable[..., Cluster]) -> None:
+def test_what_a_session_held_goes_after_its_grace(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1, DFS_SESSION_GRACE="1", DFS_GARBAGE_DELAY="1")
 
     async def run() -> InodeId:
         a, b = Client(cluster.url), Client(cluster.url)
         await a.connect()
         await b.connect()
-        ino = (await a(file(b"f", open=True))).attr.ino
+        ino: InodeId = (await a(file(b"f", open=True))).attr.ino
         await a(wire.Write(ino, [wire.Piece(0, b"kept while it is open")]))
         await a(wire.Unlink(ROOT, b"f"))
         assert isinstance(await a(wire.SetLock(ino, 1, 1, 0, 100)), wire.Done)
@@ -237,13 +238,13 @@ def test_what_a_session_held_goes_after_its_grace(make_cluster: Callable[..., Cl
 
     def is_clean() -> bool:
         status = requests.get(f"{cluster.url}cluster/df", timeout=10).json()
-        return status["bytes"] == 0 and status["files"] == 0
+        return (status["bytes"], status["files"]) == (0, 0)
 
     wait_until(is_clean, "the file without a name is freed")
     assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
 
 
-def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
 
     async def run() -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,6 +178,11 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+Here = Callable[[int], object]
+"""A call on the local file that is open as a descriptor."""
+There = Callable[[VFS, Slot], Awaitable[object]]
+"""The same call on a mount's file."""
+
 _ON_SLOTS = ("write", "read", "ftruncate", "fallocate", "copy", "fsync", "close")
 
 
@@ -197,7 +202,7 @@ async def _on_slot(both: Both, name: str, number: int, *arguments: Any) -> tuple
     return local(here, slot.descriptor), await remote(there(both.vfs, slot))
 
 
-def _write(offset: int, count: int, byte: int) -> tuple[Any, Any]:
+def _write(offset: int, count: int, byte: int) -> tuple[Here, There]:
     data = bytes([byte]) * count
 
     async def there(vfs: VFS, slot: Slot) -> int:
@@ -206,7 +211,7 @@ def _write(offset: int, count: int, byte: int) -> tuple[Any, Any]:
     return lambda descriptor: os.pwrite(descriptor, data, offset), there
 
 
-def _read(offset: int, count: int) -> tuple[Any, Any]:
+def _read(offset: int, count: int) -> tuple[Here, There]:
     async def there(vfs: VFS, slot: Slot) -> bytes:
         found: asyncio.Future[Buffer | DfsError | None] = asyncio.get_running_loop().create_future()
         if vfs.begin_read(slot.handle, offset, count, found.set_result) and (data := await found) is not None:
@@ -217,25 +222,31 @@ def _read(offset: int, count: int) -> tuple[Any, Any]:
     return lambda descriptor: os.pread(descriptor, count, offset), there
 
 
-def _ftruncate(size: int) -> tuple[Any, Any]:
+def _ftruncate(size: int) -> tuple[Here, There]:
     async def there(vfs: VFS, slot: Slot) -> None:
         await vfs.setattr(CALLER, slot.ino, AttrUpdate(size=size), slot.handle)
 
     return lambda descriptor: os.ftruncate(descriptor, size), there
 
 
-def _fallocate(offset: int, count: int, mode: int) -> tuple[Any, Any]:
+def _fallocate(offset: int, count: int, mode: int) -> tuple[Here, There]:
     return (
         lambda descriptor: fallocate(descriptor, mode, offset, count),
         lambda vfs, slot: vfs.fallocate(slot.handle, mode, offset, count),
     )
 
 
-def _fsync() -> tuple[Any, Any]:
+def _fsync() -> tuple[Here, There]:
     return os.fsync, lambda vfs, slot: vfs.fsync(slot.handle, data_only=False)
 
 
-_CALLS = {"write": _write, "read": _read, "ftruncate": _ftruncate, "fallocate": _fallocate, "fsync": _fsync}
+_CALLS: dict[str, Callable[..., tuple[Here, There]]] = {
+    "write": _write,
+    "read": _read,
+    "ftruncate": _ftruncate,
+    "fallocate": _fallocate,
+    "fsync": _fsync,
+}
 
 
 async def _compare(both: Both, path: str) -> None:

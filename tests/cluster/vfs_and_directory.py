@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from dfslib.errors import DfsError, IsADirectory, NotADirectory, NotPermitted
 from dfslib.model import ROOT, Attr, FileType, InodeId
@@ -23,6 +23,8 @@ CALLER = Caller(0, 0, 1)
 OWNER = LockOwner(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 Outcome = object
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Silent:
@@ -33,7 +35,7 @@ class Silent:
     async def invalidate_all(self) -> None: ...
 
 
-def local(call: Callable[..., Any], *args: object, **named: object) -> Outcome:
+def local(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | str:
     """The result, or the name of the error."""
     try:
         return call(*args, **named)
@@ -41,7 +43,7 @@ def local(call: Callable[..., Any], *args: object, **named: object) -> Outcome:
         return errno.errorcode[error.errno or 0]
 
 
-async def remote(call: Awaitable[Any]) -> Outcome:
+async def remote(call: Awaitable[T]) -> T | str:
     try:
         return await call
     except DfsError as error:
@@ -197,8 +199,11 @@ class Both:
 
     async def utime(self, path: str, ns: tuple[int, int]) -> tuple[Outcome, Outcome]:
         update = AttrUpdate(atime_ns=ns[0], mtime_ns=ns[1])
-        here = local(lambda: (os.utime(self.path(path), ns=ns), (self._local / path).stat().st_mtime_ns)[1])
-        return here, await remote(self._set(path, update, lambda attr: attr.mtime_ns))
+        return local(self._local_utime, path, ns), await remote(self._set(path, update, lambda attr: attr.mtime_ns))
+
+    def _local_utime(self, path: str, ns: tuple[int, int]) -> int:
+        os.utime(self.path(path), ns=ns)
+        return (self._local / path).stat().st_mtime_ns
 
     async def truncate(self, path: str, size: int) -> tuple[Outcome, Outcome]:
         return local(os.truncate, self.path(path), size), await remote(self._truncate(path, size))
@@ -235,7 +240,7 @@ class Both:
         here = local(os.open, self.path(path), flags, 0o644)
         there = await remote(self._open_there(path, flags))
         if isinstance(here, int) and isinstance(there, tuple):
-            self._open[slot] = Slot(self.mount, *there, here, bool(flags & os.O_APPEND))
+            self._open[slot] = Slot(self.mount, there[0], there[1], here, bool(flags & os.O_APPEND))
             return "opened", "opened"
         if isinstance(here, int):
             os.close(here)
