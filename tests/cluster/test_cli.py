@@ -7,37 +7,43 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import requests
 
-from tests.cluster.real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, alive_datanodes, free_ports, wait_until
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
 
 
-@pytest.fixture
-def dfs(cluster, tmp_path):
+class Dfs(Protocol):
     """Runs a command in the test's own folder."""
 
-    def run(*arguments, **options):
+    def __call__(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]: ...
+
+
+@pytest.fixture
+def dfs(cluster: Cluster, tmp_path: Path) -> Dfs:
+    def run(*arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [*DFS, *map(str, arguments)],
+            [*DFS, *arguments],
             env={**os.environ, "DFS_URL": cluster.url},
             cwd=tmp_path,
             capture_output=True,
             check=False,
-            **options,
+            input=input,
         )
 
     return run
 
 
-def tree(top):
+def tree(top: Path) -> dict[str, Path | tuple[str, int, bytes | None]]:
     """Everything below `top`: modes, times, targets, content."""
-    found = {}
-    for path in sorted(Path(top).rglob("*")):
+    found: dict[str, Path | tuple[str, int, bytes | None]] = {}
+    for path in sorted(top.rglob("*")):
         info = path.lstat()
         if path.is_symlink():
             found[str(path.relative_to(top))] = path.readlink()
@@ -47,7 +53,7 @@ def tree(top):
     return found
 
 
-def test_a_source_tree_there_and_back(dfs, tmp_path):
+def test_a_source_tree_there_and_back(dfs: Dfs, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     for name in ("json", "email", "asyncio"):
         subprocess.run(["cp", "-a", str(Path(json.__file__).parent.parent / name), str(tmp_path / "src")], check=True)
@@ -71,22 +77,23 @@ def test_a_source_tree_there_and_back(dfs, tmp_path):
     assert len(kept[0]) == len(before)
 
 
-def test_a_pipe_in_and_out(dfs):
+def test_a_pipe_in_and_out(dfs: Dfs) -> None:
     assert dfs("put", "-", "/piped", input=b"x" * 3_000_000).returncode == 0
     assert dfs("cat", "/piped").stdout == b"x" * 3_000_000
 
 
-def test_a_reader_that_goes_away(cluster, dfs):
+def test_a_reader_that_goes_away(cluster: Cluster, dfs: Dfs) -> None:
     assert dfs("put", "-", "/long", input=b"x\n" * 3_000_000).returncode == 0
     with subprocess.Popen(
         [*DFS, "--url", cluster.url, "cat", "/long"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        assert process.stdout is not None
         assert process.stdout.read(2) == b"x\n"
         process.stdout.close()
         assert process.wait() == 141
 
 
-def test_the_other_commands(dfs):
+def test_the_other_commands(dfs: Dfs) -> None:
     assert dfs("mkdir", "-p", "/other/deep").returncode == 0
     assert dfs("touch", "/other/f").returncode == 0
     assert dfs("ln", "-s", "f", "/other/s").returncode == 0
@@ -106,7 +113,7 @@ def test_the_other_commands(dfs):
     assert (missing.returncode, missing.stderr) == (1, b"dfs: /other: No such file or directory\n")
 
 
-def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster):
+def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_REPLICATION="1", DFS_DEAD_AFTER="6")
     files = {f"/f{number}": os.urandom(20_000 + number) for number in range(12)}
     for path, data in files.items():
@@ -137,7 +144,7 @@ def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster):
 class Up:
     """`dfs up` on free ports."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self.port = free_ports(4)[0]
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = folder / "up.log"
@@ -147,26 +154,34 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
 
-    def lines(self):
-        return [self.process.stdout.readline().decode() for _ in range(3)]
+    def lines(self) -> list[str]:
+        return [self.output.readline().decode() for _ in range(3)]
 
-    def children(self):
+    def children(self) -> list[int]:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def end(self):
+    def end(self) -> None:
         with self.process:
             if self.process.poll() is None:
                 self.process.kill()
 
 
-@pytest.fixture
-def up(tmp_path):
-    """Starts `dfs up`; what still runs at the end is killed."""
-    running = []
+class StartUp(Protocol):
+    """Starts `dfs up` with these arguments."""
 
-    def start(*arguments):
+    def __call__(self, *arguments: str) -> Up: ...
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[StartUp]:
+    """What still runs at the end is killed."""
+    running: list[Up] = []
+
+    def start(*arguments: str) -> Up:
         running.append(Up(tmp_path, *arguments))
         return running[-1]
 
@@ -175,18 +190,21 @@ def up(tmp_path):
         process.end()
 
 
-def ask(url, *arguments, **options):
-    return subprocess.run([*DFS, "--url", url, *arguments], capture_output=True, check=False, **options)
+def ask(
+    url: str, *arguments: str, input: bytes | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [*DFS, "--url", url, *arguments]
+    return subprocess.run(command, capture_output=True, check=False, input=input, timeout=timeout)
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_up_serves_stops_and_finds_its_files_again(up):
+def test_up_serves_stops_and_finds_its_files_again(up: StartUp) -> None:
     first = up("--datanodes", "2")
     lines = first.lines()
     assert [word in line for word, line in zip(("curl", "dfs.py", "HttpNameNode"), lines, strict=True)] == [True] * 3
@@ -196,7 +214,7 @@ def test_up_serves_stops_and_finds_its_files_again(up):
     children = first.children()
     first.process.send_signal(signal.SIGINT)
     assert first.process.wait(60) == 0
-    assert first.process.stdout.read() == b""
+    assert first.output.read() == b""
     assert not any(alive(pid) for pid in children)
     assert "ERROR" not in first.log.read_text()
     second = up("--datanodes", "2")
@@ -206,7 +224,7 @@ def test_up_serves_stops_and_finds_its_files_again(up):
     assert second.process.wait(60) == 0
 
 
-def test_up_goes_on_without_a_datanode_and_tells(up):
+def test_up_goes_on_without_a_datanode_and_tells(up: StartUp) -> None:
     cluster = up("--datanodes", "2")
     cluster.lines()
     assert ask(cluster.url, "put", "-", "/f", input=b"content").returncode == 0
@@ -218,7 +236,7 @@ def test_up_goes_on_without_a_datanode_and_tells(up):
     assert cluster.process.wait(60) == 1
 
 
-def test_children_die_with_up(up):
+def test_children_die_with_up(up: StartUp) -> None:
     cluster = up("--datanodes", "1")
     cluster.lines()
     children = cluster.children()
@@ -227,7 +245,7 @@ def test_children_die_with_up(up):
     wait_until(lambda: not any(alive(pid) for pid in children), "the children end")
 
 
-def test_up_on_a_port_that_is_taken(up, cluster, tmp_path):
+def test_up_on_a_port_that_is_taken(up: StartUp, cluster: Cluster, tmp_path: Path) -> None:
     result = subprocess.run(
         [*DFS, "up", "--data", str(tmp_path / "other"), "--port", str(cluster.namenode.port)],
         capture_output=True,
@@ -239,7 +257,7 @@ def test_up_on_a_port_that_is_taken(up, cluster, tmp_path):
     )
 
 
-def test_up_when_a_process_cannot_start(up, tmp_path):
+def test_up_when_a_process_cannot_start(up: StartUp, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data1").write_text("a file where a folder belongs")
     cluster = up("--datanodes", "1")
@@ -247,7 +265,7 @@ def test_up_when_a_process_cannot_start(up, tmp_path):
     assert "data1 ended with exit status" in cluster.log.read_text()
 
 
-def test_an_interrupted_get_leaves_nothing(cluster, dfs, tmp_path):
+def test_an_interrupted_get_leaves_nothing(cluster: Cluster, dfs: Dfs, tmp_path: Path) -> None:
     assert dfs("put", "-", "/interrupted", input=b"").returncode == 0
     cut = {"op": "truncate", "size": str(8 << 30)}  # zeros for several seconds, whatever the disk does
     requests.post(f"{cluster.url}fs/interrupted", params=cut, timeout=30).raise_for_status()
@@ -259,5 +277,6 @@ def test_an_interrupted_get_leaves_nothing(cluster, dfs, tmp_path):
         wait_until(lambda: any((tmp_path / "out").iterdir()) or process.poll() is not None, "the part appears")
         process.send_signal(signal.SIGINT)
         status = process.wait()
+        assert process.stderr is not None
         assert (status, process.stderr.read()) == (130, b"")
     assert list((tmp_path / "out").iterdir()) == []

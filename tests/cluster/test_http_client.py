@@ -7,11 +7,14 @@ import io
 import os
 import threading
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dfslib.model import BlockId
 from http_client import HttpDataNode, HttpNameNode
+from tests.cluster.real_cluster import Cluster, MakeCluster
 
 NAMES = [bytes([byte]) for byte in range(1, 256) if byte not in (ord("/"), ord("."))] + [
     b"...", b"%2F", b"%41%zz", b"a?b#c&d=e;f+g", b"new\nline", b"\xff\xfe", "😀 ü".encode(), b"trailing.", b"a" * 255,
@@ -19,20 +22,20 @@ NAMES = [bytes([byte]) for byte in range(1, 256) if byte not in (ord("/"), ord("
 
 
 @pytest.fixture
-def dfs(cluster):
+def dfs(cluster: Cluster) -> Iterator[HttpNameNode]:
     with HttpNameNode(cluster.url) as client:
         yield client
 
 
 @pytest.fixture
-def here(dfs, request):
+def here(dfs: HttpNameNode, request: pytest.FixtureRequest) -> bytes:
     """A directory of the test's own, as bytes."""
     path = b"/" + os.fsencode(request.node.originalname)
     dfs.mkdir(path)
     return path
 
 
-def test_the_five_lines_of_a_script(cluster):
+def test_the_five_lines_of_a_script(cluster: Cluster) -> None:
     dfs = HttpNameNode(cluster.url)
     dfs.mkdir("/five/lines", parents=True)
     dfs.tee("/five/lines/hello", b"Hello, world!")
@@ -41,7 +44,7 @@ def test_the_five_lines_of_a_script(cluster):
     dfs.close()
 
 
-def test_names_are_any_bytes(dfs, here):
+def test_names_are_any_bytes(dfs: HttpNameNode, here: bytes) -> None:
     for name in NAMES:
         dfs.tee(here + b"/" + name, name)
     assert [os.fsencode(str(entry)) for entry in dfs.ls(here)] == sorted(NAMES)
@@ -52,14 +55,14 @@ def test_names_are_any_bytes(dfs, here):
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
-def test_dot_dot_is_the_servers_to_resolve(dfs, here):
+def test_dot_dot_is_the_servers_to_resolve(dfs: HttpNameNode, here: bytes) -> None:
     dfs.mkdir(here + b"/d")
     dfs.tee(here + b"/f", b"x")
     assert dfs.cat(here + b"/d/../f") == b"x"
     assert dfs.cat(b"/../../.." + here + b"/d/../f") == b"x"
 
 
-def test_attributes(dfs, here):
+def test_attributes(dfs: HttpNameNode, here: bytes) -> None:
     path = here + b"/f"
     info = dfs.tee(path, b"0123456789", mode=0o600)
     assert (info.size, info.mode, info.replicas) == (10, 0o600, 3)
@@ -80,7 +83,7 @@ def test_attributes(dfs, here):
     assert caught.value.errno == errno.ENODATA
 
 
-def test_links_copies_and_moves(dfs, here):
+def test_links_copies_and_moves(dfs: HttpNameNode, here: bytes) -> None:
     dfs.tee(here + b"/f", b"x")
     dfs.ln(here + b"/f", here + b"/hard")
     dfs.symlink("f", here + b"/soft")
@@ -102,7 +105,7 @@ def test_links_copies_and_moves(dfs, here):
     assert not dfs.exists(here + b"/d")
 
 
-def test_conditions(dfs, here):
+def test_conditions(dfs: HttpNameNode, here: bytes) -> None:
     first = dfs.tee(here + b"/f", b"1", exclusive=True)
     with pytest.raises(FileExistsError):
         dfs.tee(here + b"/f", b"2", exclusive=True)
@@ -112,23 +115,23 @@ def test_conditions(dfs, here):
     assert dfs.cat(here + b"/f") == b"3"
 
 
-def test_file_objects(dfs, here):
+def test_file_objects(dfs: HttpNameNode, here: bytes) -> None:
     with dfs.open(here + b"/zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
         for number in range(50):
             archive.writestr(f"{number}", os.urandom(10_000))
     with dfs.open(here + b"/zip", "rb") as file, zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         assert len(archive.namelist()) == 50
-    with pytest.raises(ZeroDivisionError), dfs.open(here + b"/f", "w") as file:
-        file.write("x" * 100_000)
+    with pytest.raises(ZeroDivisionError), dfs.open(here + b"/f", "w") as text:
+        text.write("x" * 100_000)
         raise ZeroDivisionError
     assert not dfs.exists(here + b"/f")
 
 
-def test_a_large_file_of_several_blocks(dfs, here, tmp_path):
+def test_a_large_file_of_several_blocks(dfs: HttpNameNode, here: bytes, tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 150
     (tmp_path / "big").write_bytes(data)
-    steps = []
+    steps: list[tuple[int, int, str]] = []
     dfs.put(tmp_path / "big", here + b"/big", progress=lambda *step: steps.append(step))
     assert steps[-1][:2] == (len(data), len(data))
     with dfs.open(here + b"/big", "rb") as file:
@@ -139,17 +142,17 @@ def test_a_large_file_of_several_blocks(dfs, here, tmp_path):
     assert (tmp_path / "back").stat().st_mtime_ns == (tmp_path / "big").stat().st_mtime_ns
 
 
-def test_a_refused_upload_is_told_before_all_of_it_is_sent(dfs, here):
+def test_a_refused_upload_is_told_before_all_of_it_is_sent(dfs: HttpNameNode, here: bytes) -> None:
     dfs.tee(here + b"/f", b"")
     for path, kind in ((b"/none/f", FileNotFoundError), (b"/f/x", NotADirectoryError), (b"", IsADirectoryError)):
         with pytest.raises(kind):
             dfs.tee(here + path, bytes(50 << 20))
 
 
-def test_sixteen_threads_share_one_client(dfs, here):
-    failures = []
+def test_sixteen_threads_share_one_client(dfs: HttpNameNode, here: bytes) -> None:
+    failures: list[BaseException] = []
 
-    def work(worker):
+    def work(worker: int) -> None:
         try:
             for number in range(20):
                 dfs.tee(here + b"/%d-%d" % (worker, number), b"%d" % number)
@@ -167,14 +170,14 @@ def test_sixteen_threads_share_one_client(dfs, here):
     assert len(dfs.ls(here)) == 320
 
 
-def test_the_cluster(dfs, cluster):
+def test_the_cluster(dfs: HttpNameNode, cluster: Cluster) -> None:
     assert dfs.ping_alive()
     assert [node.state for node in dfs.status().nodes] == ["alive"] * 3
     assert dfs.df().nodes == 3
     assert dfs.fsck().healthy
 
 
-def test_a_datanode(cluster):
+def test_a_datanode(cluster: Cluster) -> None:
     with HttpDataNode(cluster.datanode_urls[0]) as node:
         assert node.ping_alive()
         assert not node.has_block(BlockId(1))
@@ -183,7 +186,7 @@ def test_a_datanode(cluster):
         assert "dfs_datanode" in node.metrics()
 
 
-def test_reads_go_on_while_datanodes_die(make_cluster):
+def test_reads_go_on_while_datanodes_die(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     with HttpNameNode(cluster.url) as dfs:
         data = os.urandom(1 << 20) * 40
@@ -196,7 +199,7 @@ def test_reads_go_on_while_datanodes_die(make_cluster):
         assert dfs.cat("/f") == data
 
 
-def test_a_namenode_that_restarts_is_waited_for(make_cluster):
+def test_a_namenode_that_restarts_is_waited_for(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     with HttpNameNode(cluster.url) as dfs:
         dfs.tee("/f", b"content")
@@ -207,7 +210,7 @@ def test_a_namenode_that_restarts_is_waited_for(make_cluster):
         restart.join()
 
 
-def test_mkfs(make_cluster):
+def test_mkfs(make_cluster: MakeCluster) -> None:
     with HttpNameNode(make_cluster(1).url) as dfs:
         dfs.mkdir("/a/b", parents=True)
         dfs.tee("/a/b/c", b"x")
