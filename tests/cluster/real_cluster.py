@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import requests
+
+from tests.cluster.forked_server import ForkedServer, Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
@@ -57,11 +59,14 @@ def alive_datanodes(url: str) -> int:
 class Server:
     """One `server.py` process and its environment; its log is kept."""
 
+    zygote: ClassVar[Zygote | None] = None
+    """What forks the servers which need no more than `DFS_*` variables; without it, each starts an interpreter."""
+
     def __init__(self, name: str, folder: Path, env: dict[str, str]) -> None:
         self.name = name
         self.env = env
         self.log = folder / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedServer | None = None
         self.command_prefix: list[str] = []
         """What the process is started through, such as `ip netns exec NAME`."""
 
@@ -79,11 +84,15 @@ class Server:
         return self.process.pid
 
     def start(self) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")} | self.env
+        alike = not self.command_prefix and all(key.startswith("DFS_") for key in self.env)
         with self.log.open("ab") as log:
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")}
+            if alike and self.zygote is not None:
+                self.process = self.zygote.start_server(environment, log.fileno())
+                return
             self.process = subprocess.Popen(
                 [*self.command_prefix, sys.executable, str(ROOT / "server.py")],
-                env=environment | self.env,
+                env=environment,
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
