@@ -150,7 +150,7 @@ class ReferenceFs:
     def names_cut_off(self, node: Node) -> int:
         return sum(child is node for tree in self.cut_off for _, child in tree.below())
 
-    def list(self, path: Path, after: bytes) -> list[bytes]:
+    def list_names(self, path: Path, after: bytes) -> list[bytes]:
         directory = self.find(path)
         if not directory.is_dir:
             raise NotADirectory

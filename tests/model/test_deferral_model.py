@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 from crc32c import crc32c
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ from dfslib.errors import NotEnoughDatanodes
 from dfslib.model import ROOT, BlockId, BlockRef, Extent, FileType, InodeId, NodeId, Origin
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.moving import Mover
-from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, records
 from dfslib.namenode.namespace.check import check
@@ -25,23 +25,69 @@ from dfslib.namenode.namespace.deferred import add_deferred, find_deferred, scan
 
 FILES = 3
 SPACE = 200
+
+
+class Write(NamedTuple):
+    """`offset` None: at the end of the file. Without `deferred`: to datanodes at once."""
+
+    file: int
+    offset: int | None
+    data: bytes
+    deferred: bool = True
+
+
+class Truncate(NamedTuple):
+    file: int
+    size: int
+
+
+class Punch(NamedTuple):
+    file: int
+    start: int
+    length: int
+
+
+class Copy(NamedTuple):
+    file: int
+    target: int
+
+
+Change = Write | Truncate | Punch | Copy
+
+
+class Move(NamedTuple):
+    """To datanodes, while others make these changes."""
+
+    meanwhile: list[Change]
+
+
+class Settle(NamedTuple):
+    file: int
+
+
+class LoseDatanodes(NamedTuple):
+    """They are away when deferred writes are to be moved."""
+
+
+Step = Change | Move | Settle | LoseDatanodes
+
 file = st.integers(0, FILES - 1)
 offset = st.integers(0, SPACE)
 data = st.binary(min_size=1, max_size=40)
-CHANGE = st.one_of(
-    st.tuples(st.just("defer"), file, offset, data),
-    st.tuples(st.just("store"), file, offset, data),
-    st.tuples(st.just("append"), file, st.just(0), data),
-    st.tuples(st.just("truncate"), file, offset),
-    st.tuples(st.just("punch"), file, offset, st.integers(0, 60)),
-    st.tuples(st.just("copy"), file, file),
+CHANGE: st.SearchStrategy[Change] = st.one_of(
+    st.builds(Write, file, offset, data),
+    st.builds(Write, file, offset, data, st.just(False)),
+    st.builds(Write, file, st.none(), data),
+    st.builds(Truncate, file, offset),
+    st.builds(Punch, file, offset, st.integers(0, 60)),
+    st.builds(Copy, file, file),
 )
-STEP = st.one_of(
+STEP: st.SearchStrategy[Step] = st.one_of(
     CHANGE,
     CHANGE,
-    st.tuples(st.just("move"), st.lists(CHANGE, max_size=3)),
-    st.tuples(st.just("settle"), file),
-    st.tuples(st.just("datanodes away")),
+    st.builds(Move, st.lists(CHANGE, max_size=3)),
+    st.builds(Settle, file),
+    st.builds(LoseDatanodes),
 )
 
 
@@ -51,7 +97,7 @@ class Datanodes:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.blocks: dict[BlockId, bytes] = {}
-        self.meanwhile: list[tuple] = []  # type: ignore[type-arg]
+        self.meanwhile: list[Change] = []
         self.away = False
 
     def copies(self, replication: int) -> int:
@@ -66,7 +112,7 @@ class Datanodes:
         assert sum(origin.length for origin in origins) == len(data)
         meanwhile, self.meanwhile = self.meanwhile, []
         for change in meanwhile:
-            await self._tree.change(*change)
+            await self._tree.change(change)
         return self.store(data)
 
     def store(self, data: bytes) -> BlockRef:
@@ -98,31 +144,31 @@ class Tree:
 
         await self.engine.transact(fill)
 
-    async def change(self, what: str, number: int, *rest: object) -> None:
+    async def change(self, change: Change) -> None:
         self.now += 1
-        await self.engine.transact(partial(self._apply, what, number, *rest))
+        await self.engine.transact(lambda txn: self._apply(txn, change))
 
-    def _apply(self, what: str, number: int, *rest: object) -> None:
-        *rest, txn = rest
-        ino, model = self.inodes[number], self.model[number]
-        if what in ("defer", "append", "store"):
-            at, data = rest
-            block = self._enter(txn, ino, data, deferred=what != "store")
-            at = len(model) if what == "append" else at
-            content.write_content(txn, ino, at, [Extent(0, len(data), block)], self.now)
-            model.extend(bytes(max(0, at - len(model))))
-            model[at : at + len(data)] = data
-        elif what == "truncate":
-            content.truncate(txn, ino, rest[0], self.now)
-            model[:] = model[: rest[0]] + bytes(max(0, rest[0] - len(model)))
-        elif what == "punch":
-            start, end = rest[0], min(rest[0] + rest[1], len(model))
-            content.punch(txn, ino, start, rest[0] + rest[1], self.now)
-            if start < end:
-                model[start:end] = bytes(end - start)
-        elif rest[0] != number:
-            content.share_content(txn, ino, self.inodes[rest[0]], self.now)
-            self.model[rest[0]][:] = model
+    def _apply(self, txn: Txn, change: Change) -> None:
+        ino, model = self.inodes[change.file], self.model[change.file]
+        match change:
+            case Write(_, offset, data, deferred):
+                block = self._enter(txn, ino, data, deferred=deferred)
+                at = len(model) if offset is None else offset
+                content.write_content(txn, ino, at, [Extent(0, len(data), block)], self.now)
+                model.extend(bytes(max(0, at - len(model))))
+                model[at : at + len(data)] = data
+            case Truncate(_, size):
+                content.truncate(txn, ino, size, self.now)
+                model[:] = model[:size] + bytes(max(0, size - len(model)))
+            case Punch(_, start, length):
+                content.punch(txn, ino, start, start + length, self.now)
+                end = min(start + length, len(model))
+                if start < end:
+                    model[start:end] = bytes(end - start)
+            case Copy(source, target):
+                if target != source:
+                    content.share_content(txn, ino, self.inodes[target], self.now)
+                    self.model[target][:] = model
 
     def _enter(self, txn: Txn, ino: InodeId, data: bytes, *, deferred: bool) -> BlockId:
         if deferred and not self.datanodes.away and self.deferral.admit(ino, len(data), 2):
@@ -141,7 +187,7 @@ class Tree:
         return [extent.block for extent in self.extents(ino) if extent.block in deferred]
 
     def audit(self) -> None:
-        def look(txn: Txn) -> None:
+        def look(txn: ReadTxn) -> None:
             assert list(check(txn)) == []
             for ino, model in zip(self.inodes, self.model, strict=True):
                 assert records.get_attr(txn, ino).size == len(model)
@@ -156,24 +202,25 @@ class Tree:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEP, max_size=15))
-def test_files_read_as_if_nothing_were_deferred(steps: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_files_read_as_if_nothing_were_deferred(steps: list[Step]) -> None:
     async def run() -> None:
         tree = Tree()
         await tree.begin()
         for step in steps:
-            tree.datanodes.away = step[0] == "datanodes away"
-            if step[0] == "move":
-                tree.datanodes.meanwhile = list(step[1])
-                await tree.deferral.run_once()
-                tree.datanodes.meanwhile = []
-            elif step[0] == "settle":
-                async with tree.deferral.none_of(tree.inodes[step[1]]):
-                    assert not tree.deferred_blocks(tree.inodes[step[1]])
-                    assert not tree.deferral.admit(tree.inodes[step[1]], 1, 2)
-            elif tree.datanodes.away:
-                await tree.deferral.run_once()
-            else:
-                await tree.change(*step)
+            tree.datanodes.away = isinstance(step, LoseDatanodes)
+            match step:
+                case Move(meanwhile):
+                    tree.datanodes.meanwhile = list(meanwhile)
+                    await tree.deferral.run_once()
+                    tree.datanodes.meanwhile = []
+                case Settle(number):
+                    async with tree.deferral.none_of(tree.inodes[number]):
+                        assert not tree.deferred_blocks(tree.inodes[number])
+                        assert not tree.deferral.admit(tree.inodes[number], 1, 2)
+                case LoseDatanodes():
+                    await tree.deferral.run_once()
+                case _:
+                    await tree.change(step)
             tree.audit()
         tree.datanodes.away = False
         await tree.deferral.run_once()
@@ -188,7 +235,7 @@ def test_bytes_that_follow_one_another_become_one_extent() -> None:
         tree = Tree()
         await tree.begin()
         for turn in range(20):
-            await tree.change("append", turn % FILES, 0, b"%02d" % turn)
+            await tree.change(Write(turn % FILES, None, b"%02d" % turn))
         await tree.deferral.run_once()
         tree.audit()
         for ino in tree.inodes:

@@ -464,7 +464,7 @@ class NamespaceModel(RuleBasedStateMachine):
             names.extend(entry.name for entry in records.scan_entries(txn, directory.ino, after))
 
         expected: list[bytes] = []
-        self.both(lambda: expected.extend(self.reference.list(path, after)), fn)
+        self.both(lambda: expected.extend(self.reference.list_names(path, after)), fn)
         assert names == expected
 
     @rule()

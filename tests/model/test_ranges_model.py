@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dfslib.errors import DfsError, InvalidArgument
 from dfslib.model import BLOCK_SIZE, ROOT, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
-from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
-from dfslib.namenode.namespace import content, extents
+from dfslib.namenode.namespace import content, extents, records
 from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import NewInode, create, make_root
 
@@ -51,15 +51,27 @@ class Files:
         self.run(lambda txn: make_root(txn, 1))
         self.run(lambda txn: extents.add_block(txn, BlockRef(BLOCK, 100, 0, (NodeId("n"),))))
         new = NewInode(type=FileType.FILE, mode=0o644)
-        self.inos = [self.run(lambda txn, name=name: create(txn, ROOT, name, new, 1).ino) for name in (b"a", b"b")]  # type: ignore[misc]
+        self.inos = self.run(lambda txn: [create(txn, ROOT, name, new, 1).ino for name in (b"a", b"b")])
         self.models = [Model(), Model()]
 
     def run(self, fn: Callable[[Txn], T]) -> T:
         return asyncio.run(self.engine.transact(fn))
 
-    def expanded(self, ino: InodeId) -> dict[int, int]:
-        found = self.engine.read(lambda txn: content.read_extents(txn, ino))
-        return {extent.offset + n: extent.block_offset + n for extent in found for n in range(extent.length)}
+    def assert_like(self, ino: InodeId, model: Model) -> None:
+        """The size, all of it, and parts read for themselves."""
+
+        def look(txn: ReadTxn) -> None:
+            assert records.get_attr(txn, ino).size == model.size
+            assert expanded(content.read_extents(txn, ino)) == model.bytes
+            for start in (BASE, BASE + 13, BASE + 25):
+                part = expanded(content.read_range(txn, ino, start, start + 12))
+                assert part == {at: place for at, place in model.bytes.items() if start <= at < start + 12}
+
+        self.engine.read(look)
+
+
+def expanded(found: list[Extent]) -> dict[int, int]:
+    return {extent.offset + n: extent.block_offset + n for extent in found for n in range(extent.length)}
 
 
 def step(files: Files, what: str, which: int, a: int, b: int, c: int) -> None:
@@ -104,24 +116,19 @@ def test_ranges_are_those_of_plain_bytes(steps: list[tuple[str, int, int, int, i
     for one in steps:
         step(files, *one)
         for ino, model in zip(files.inos, files.models, strict=True):
-            attr = files.engine.read(lambda txn, ino=ino: content.records.get_attr(txn, ino))  # type: ignore[misc]
-            assert attr.size == model.size
-            assert files.expanded(ino) == model.bytes
-            for start in (BASE, BASE + 13, BASE + 25):
-                part = files.engine.read(lambda txn, ino=ino, s=start: content.read_range(txn, ino, s, s + 12))  # type: ignore[misc]
-                found = {piece.offset + n: piece.block_offset + n for piece in part for n in range(piece.length)}
-                assert found == {at: place for at, place in model.bytes.items() if start <= at < start + 12}
+            files.assert_like(ino, model)
         assert files.engine.read(lambda txn: list(check(txn))) == []
 
 
 def test_bad_ranges_change_nothing() -> None:
     files = Files()
-    for fn in (
+    bad: list[Callable[[Txn], object]] = [
         lambda txn: content.punch(txn, files.inos[0], -1, 5, 2),
         lambda txn: content.punch(txn, files.inos[0], 5, 4, 2),
         lambda txn: content.punch(txn, ROOT, 0, 4, 2),
         lambda txn: content.copy_range(txn, content.Range(files.inos[0], -1, 4), files.inos[1], 0, 2),
         lambda txn: content.copy_range(txn, content.Range(files.inos[0], 0, 4), files.inos[1], -1, 2),
-    ):
+    ]
+    for fn in bad:
         with pytest.raises(DfsError):
-            files.run(fn)  # type: ignore[no-untyped-call]
+            files.run(fn)
