@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def commits(tmp_path: Path) -> list[tuple[bytes, Store]]:
     asyncio.run(engine.transact(lambda txn: make_root(txn, 1)))
     found = []
     for number in range(6):
-        asyncio.run(engine.transact(lambda txn, number=number: change(txn, number)))  # type: ignore[misc]
+        asyncio.run(engine.transact(partial(change, number=number)))
         found.append(((tmp_path / "db" / "data.mdb").read_bytes(), contents(engine)))
     engine.close()
     return found

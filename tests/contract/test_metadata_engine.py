@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,8 @@ from dfslib.errors import NotFound, Unavailable
 from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn, Writes, prefix_end
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
+
+T = TypeVar("T")
 
 ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {"memory": lambda _: MemoryEngine(), "lmdb": LmdbEngine}
 
@@ -78,7 +81,7 @@ async def held(engine: LmdbEngine) -> AsyncIterator[None]:
         await task
 
 
-async def started(*calls: asyncio.Future[object]) -> None:
+async def started(*calls: asyncio.Future[T]) -> None:
     """Let tasks run to where they wait; the queue then has what they asked for."""
     await asyncio.sleep(0)
     assert not any(call.done() for call in calls)

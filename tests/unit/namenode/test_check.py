@@ -39,7 +39,7 @@ def furnish(txn: Txn) -> None:
     detach(txn, ROOT, b"cut off", 4)
 
 
-def problems_after(damage: Callable[[Txn], None]) -> list[Problem]:
+def problems_after(damage: Callable[[Txn], object]) -> list[Problem]:
     engine = MemoryEngine()
 
     async def run() -> None:
@@ -103,7 +103,7 @@ def renumbered(txn: Txn) -> None:
     txn.put(keys.LAST_INODE, records.encode(3))
 
 
-DAMAGES: dict[str, tuple[Callable[[Txn], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Txn], object], str]] = {
     "entry of nothing": (entry(ROOT, b"x", GONE, FileType.FILE), "names an inode that is not there"),
     "entry in nothing": (entry(GONE, b"x", FILE, FileType.FILE), "which is no inode"),
     "entry in a file": (entry(FILE, b"x", FILE, FileType.FILE), "which is no directory"),

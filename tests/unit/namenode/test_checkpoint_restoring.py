@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from dfslib.model import FileType
+from dfslib.model import ROOT, FileType, NodeId
 from dfslib.namenode.checkpoint import restoring
 from dfslib.namenode.checkpoint.chains import Chain
 from dfslib.namenode.checkpoint.cluster import State
@@ -20,7 +21,7 @@ from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.restoring import apply, clear, mark, unfinished
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
+from dfslib.namenode.metadata.engine import KEY_MAX, Journal, MetadataEngine, ReadTxn, Txn, Watch
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.check import check
@@ -44,15 +45,24 @@ class Mortal:
     def __init__(self, engine: LmdbEngine, left: int) -> None:
         self._engine = engine
         self.left = left
-        self.read = engine.read
-        self.journal = engine.journal
-        self.close = engine.close
 
-    async def transact(self, fn: Callable[[Txn], T]) -> T:
+    def read(self, fn: Callable[[ReadTxn], T]) -> T:
+        return self._engine.read(fn)
+
+    async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
         if self.left == 0:
             raise Ended
         self.left -= 1
-        return await self._engine.transact(fn)
+        return await self._engine.transact(fn, by)
+
+    def journal(self, listener: Journal | None) -> None:
+        self._engine.journal(listener)
+
+    def watch(self, listener: Watch) -> None:
+        self._engine.watch(listener)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 def everything(txn: ReadTxn) -> dict[bytes, bytes]:
@@ -65,12 +75,12 @@ def begin(txn: Txn) -> None:
 
 
 def make_file(txn: Txn, number: int) -> None:
-    create(txn, keys.InodeId(1), b"f%03d" % number, FILE, number)
+    create(txn, ROOT, b"f%03d" % number, FILE, number)
 
 
 async def fill(engine: LmdbEngine, numbers: range) -> None:
     for number in numbers:
-        await engine.transact(lambda txn, number=number: make_file(txn, number))
+        await engine.transact(partial(make_file, number=number))
 
 
 def make_copy(folder: Path) -> tuple[Fetched, dict[bytes, bytes]]:
@@ -83,7 +93,7 @@ def make_copy(folder: Path) -> tuple[Fetched, dict[bytes, bytes]]:
     asyncio.run(fill(engine, range(FILES // 2)))
     checkpoint = engine.read(lambda txn: write_snapshot(txn, ABOUT, folder / "new"))
     asyncio.run(fill(engine, range(FILES // 2, FILES)))
-    asyncio.run(engine.transact(lambda txn: txn.delete(keys.node(records.NodeId("none")))))
+    asyncio.run(engine.transact(lambda txn: txn.delete(keys.node(NodeId("none")))))
     found = engine.read(everything)
     engine.close()
     commits = commits[FILES // 4 :]
@@ -96,11 +106,11 @@ def make_copy(folder: Path) -> tuple[Fetched, dict[bytes, bytes]]:
     return Fetched(chain, [checkpoint, journal], paths, 3), found
 
 
-def keeper_of(engine: LmdbEngine | Mortal, folder: Path, *, new_cluster: bool = False) -> Keeper:
+def keeper_of(engine: MetadataEngine, folder: Path, *, new_cluster: bool = False) -> Keeper:
     return Keeper(engine, Registry(5, 60), folder, time.monotonic, new_cluster=new_cluster)
 
 
-async def restore(engine: LmdbEngine | Mortal, fetched: Fetched) -> None:
+async def restore(engine: MetadataEngine, fetched: Fetched) -> None:
     await mark(engine, CLUSTER)
     await clear(engine)
     await apply(engine, fetched, 7, lambda _: None)
@@ -188,7 +198,12 @@ def test_what_is_out_of_date_is_set_aside_whatever_ends_the_process(
 
 def test_a_snapshot_that_cannot_be_ended_leaves_nothing(tmp_path: Path) -> None:
     engine = LmdbEngine(tmp_path / "store")
-    asyncio.run(engine.transact(lambda txn: [txn.put(b"k%d" % n, b"") for n in range(3000)]))
+
+    def fill_up(txn: Txn) -> None:
+        for number in range(3000):
+            txn.put(b"k%d" % number, b"")
+
+    asyncio.run(engine.transact(fill_up))
 
     def stop(_: float) -> None:
         raise Ended

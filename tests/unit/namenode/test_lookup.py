@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from dfslib.errors import DfsError, Exists, NameTooLong, NotADirectory, NotFound, TooManySymlinks
-from dfslib.model import ROOT, SYMLINKS_MAX, FileType, InodeId
-from dfslib.namenode.metadata.engine import Txn
+from dfslib.model import ROOT, SYMLINKS_MAX, Attr, FileType, InodeId
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace.create import NewInode, create, make_directories, make_root
 from dfslib.namenode.namespace.link import link
@@ -37,7 +37,7 @@ LINKS = {
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[MemoryEngine]:
+def engine() -> MemoryEngine:
     engine = MemoryEngine()
 
     def furnish(txn: Txn) -> None:
@@ -84,7 +84,10 @@ def symlink(txn: Txn, name: bytes, target: bytes) -> None:
     ],
 )
 def test_where_a_path_leads(engine: MemoryEngine, path: str, same_as: str) -> None:
-    found, expected = (engine.read(lambda txn, p=p: find(txn, Path(*split_path(p)))) for p in (path, same_as))
+    def both(txn: ReadTxn) -> list[Attr]:
+        return [find(txn, Path(*split_path(one))) for one in (path, same_as)]
+
+    found, expected = engine.read(both)
     assert found == expected
 
 
@@ -123,7 +126,7 @@ def test_a_last_link_is_itself_unless_followed(engine: MemoryEngine, name: bytes
 def test_a_name_that_is_free_is_a_place(engine: MemoryEngine) -> None:
     directory = engine.read(lambda txn: find(txn, Path([b"dir"]))).ino
     for names in ([b"dir", b"nothing"], [b"to-dir", b"nothing"], [b"to-nothing"]):
-        assert engine.read(lambda txn, names=names: resolve(txn, Path(names))) == (directory, b"nothing", None)
+        assert engine.read(partial(resolve, path=Path(names))) == (directory, b"nothing", None)
     with pytest.raises(NotFound):
         engine.read(lambda txn: resolve(txn, Path([b"to-nothing-slash"])))
 

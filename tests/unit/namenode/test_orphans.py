@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -53,6 +54,11 @@ def remove_all(txn: Txn) -> None:
     unlink(txn, ROOT, b"f", 9)
 
 
+def create_and_unlink(txn: Txn, name: bytes) -> None:
+    create(txn, ROOT, name, FILE, 1)
+    unlink(txn, ROOT, name, 2)
+
+
 def replace_by_another(txn: Txn) -> None:
     create(txn, ROOT, b"other", FILE, 8)
     rename(txn, Name(ROOT, b"other"), Name(ROOT, b"f"), 9)
@@ -100,6 +106,5 @@ def test_an_orphan_gets_no_new_name() -> None:
 def test_orphans_are_freed_in_batches() -> None:
     tree = Tree()
     for number in range(5):
-        tree.run(lambda txn, name=b"%d" % number: create(txn, ROOT, name, FILE, 1))  # type: ignore[misc]
-        tree.run(lambda txn, name=b"%d" % number: unlink(txn, ROOT, name, 2))  # type: ignore[misc]
+        tree.run(partial(create_and_unlink, name=b"%d" % number))
     assert [tree.run(lambda txn: free_orphans(txn, 2, ())) for _ in range(4)] == [2, 2, 1, 0]
