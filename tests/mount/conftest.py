@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import cluster, make_cluster
 from tests.cluster.real_cluster import Cluster
-from tests.mount.real_mount import Mount
+from tests.mount.real_mount import MakeMount, MakeSharedMount, Mount
+
+__all__ = ["cluster", "make_cluster"]
 
 DEVICE = Path("/dev/fuse")
 
@@ -20,21 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A namenode and three datanodes, for tests that stop nothing."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"), 3)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-
-
-@pytest.fixture(scope="module")
-def make_shared_mount(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Mount]]:
-    """Further mounts of the module's cluster: make_shared_mount("-o", "ro")."""
+def make_shared_mount(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSharedMount]:
     folder = tmp_path_factory.mktemp("mounts")
     made: list[Mount] = []
 
@@ -52,13 +41,13 @@ def make_shared_mount(
 
 
 @pytest.fixture(scope="module")
-def mount(make_shared_mount: Callable[..., Mount]) -> Mount:
+def mount(make_shared_mount: MakeSharedMount) -> Mount:
     """The module's mount. Use directories of your own."""
     return make_shared_mount()
 
 
 @pytest.fixture(scope="module")
-def other_mount(mount: Mount, make_shared_mount: Callable[..., Mount]) -> Mount:
+def other_mount(mount: Mount, make_shared_mount: MakeSharedMount) -> Mount:
     """A second mount of the same tree."""
     return make_shared_mount()
 
@@ -66,34 +55,14 @@ def other_mount(mount: Mount, make_shared_mount: Callable[..., Mount]) -> Mount:
 @pytest.fixture
 def folder(mount: Mount, request: pytest.FixtureRequest) -> Path:
     """A directory of the test's own in the module's mount."""
-    made = mount.path / request.node.name.replace("/", "_")[:100]
+    name: str = request.node.name
+    made = mount.path / name.replace("/", "_")[:100]
     made.mkdir()
     return made
 
 
 @pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Starts clusters for tests that break them: make_cluster(datanodes, DFS_...=...)."""
-    made: list[Cluster] = []
-
-    def make(datanodes: int = 3, **settings: str) -> Cluster:
-        folder = tmp_path / f"cluster{len(made)}"
-        folder.mkdir()
-        cluster = Cluster(folder, datanodes, **settings)
-        made.append(cluster)
-        cluster.start()
-        return cluster
-
-    try:
-        yield make
-    finally:
-        for cluster in made:
-            cluster.stop()
-
-
-@pytest.fixture
-def make_mount(tmp_path: Path) -> Iterator[Callable[..., Mount]]:
-    """Mounts of any cluster, for tests that break them: make_mount(url, "-o", "timeout=5")."""
+def make_mount(tmp_path: Path) -> Iterator[MakeMount]:
     made: list[Mount] = []
 
     def make(url: str, *arguments: str) -> Mount:

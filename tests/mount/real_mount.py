@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.cluster.real_cluster import DEADLINE_S, ROOT, wait_until
 
@@ -83,6 +84,18 @@ class Mount:
     def _take_off(self) -> None:
         while self.mounted:
             subprocess.run(["umount", "-l", str(self.path)], check=True, timeout=DEADLINE_S)
+
+
+class MakeMount(Protocol):
+    """Mounts any cluster, for tests that break mounts: make_mount(url, "-o", "timeout=5")."""
+
+    def __call__(self, url: str, *arguments: str) -> Mount: ...
+
+
+class MakeSharedMount(Protocol):
+    """Makes a further mount of the module's cluster: make_shared_mount("-o", "ro")."""
+
+    def __call__(self, *arguments: str) -> Mount: ...
 
 
 def run(

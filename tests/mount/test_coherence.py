@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_what_was_synced_is_seen_by_an_open_that_follows(folder: Path, there: Pa
 
 def seen(condition: Callable[[], object], what: str) -> None:
     wait_until(condition, what, SOON_S)
+
+
+def has_size(path: Path, size: int) -> bool:
+    return run(["stat", "-c", "%s", str(path)]) == f"{size}\n"
+
+
+def has_line(path: Path, line: str) -> bool:
+    return line in run(["cat", str(path)]).splitlines()
 
 
 def test_names_and_modes_are_seen_without_opening(folder: Path, there: Path) -> None:
@@ -165,7 +174,7 @@ def test_changes_over_http_are_seen(folder: Path, cluster: Cluster, mount: Mount
     for content in ("one", "and two", "3"):
         requests.put(url, data=content, timeout=30).raise_for_status()
         assert run("cat f", folder) == content
-        seen(lambda content=content: run("stat -c %s f", folder) == f"{len(content)}\n", "its size")
+        seen(partial(has_size, folder / "f", len(content)), "its size")
     requests.delete(url, timeout=30).raise_for_status()
     assert attempt("cat f", folder).returncode == 1
 
@@ -186,7 +195,7 @@ def test_a_file_that_grows_is_followed(folder: Path, there: Path) -> None:
         for number in range(3):
             writer.stdin.write(f"line {number}\n")
             writer.stdin.flush()
-            seen(lambda number=number: f"line {number}" in run("cat out", folder), f"line {number}")
+            seen(partial(has_line, folder / "out", f"line {number}"), f"line {number}")
         writer.stdin.close()
         writer.wait(10)
     finally:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dfslib.model import ROOT, FileType
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace.create import NewInode, create
-from tests.cluster.real_cluster import Cluster, wait_until
-from tests.mount.real_mount import Mount, run, run_python
+from tests.cluster.real_cluster import MakeCluster, wait_until
+from tests.mount.real_mount import MakeMount, Mount, run, run_python
 
 ENTRIES = 100_000
 MIB = 1 << 20
@@ -27,9 +26,7 @@ def peak_rss(mount: Mount) -> int:
     raise AssertionError("no VmHWM")
 
 
-def test_memory_is_bounded_while_much_is_written_and_read(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
-) -> None:
+def test_memory_is_bounded_while_much_is_written_and_read(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url, "-o", "cache=64")
     run("head -c 1500000000 /dev/zero | tr '\\0' x > big", mount.path, timeout_s=200)
@@ -46,7 +43,7 @@ def test_memory_is_bounded_while_much_is_written_and_read(
     assert peak_rss(mount) < 64 * MIB + BESIDE_CACHE
 
 
-def test_a_directory_of_100000_entries(make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]) -> None:
+def test_a_directory_of_100000_entries(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(1)
     cluster.namenode.stop()
     engine = LmdbEngine(Path(cluster.namenode.env["DFS_DB_PATH"]))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from tests.cluster.real_cluster import Cluster, wait_until
-from tests.mount.real_mount import Mount
+from tests.cluster.real_cluster import MakeCluster, wait_until
+from tests.mount.real_mount import MakeMount, Mount
 
 HOLDER = """
 import fcntl, os, sys
@@ -53,12 +53,20 @@ class Holder:
         self.process.communicate(timeout=30)
 
 
+class Hold(Protocol):
+    def __call__(
+        self, path: Path, how: str = "fcntl", kind: str = "ex", *, wait: bool = False, start: int = 0, length: int = 0
+    ) -> Holder: ...
+
+
 @pytest.fixture
-def hold() -> Iterator[Callable[..., Holder]]:
+def hold() -> Iterator[Hold]:
     made: list[Holder] = []
 
-    def make(*arguments: object, **named: object) -> Holder:
-        made.append(Holder(*arguments, **named))  # type: ignore[arg-type]
+    def make(
+        path: Path, how: str = "fcntl", kind: str = "ex", *, wait: bool = False, start: int = 0, length: int = 0
+    ) -> Holder:
+        made.append(Holder(path, how, kind, wait=wait, start=start, length=length))
         return made[-1]
 
     yield make
@@ -73,9 +81,7 @@ def there(folder: Path, mount: Mount, other_mount: Mount) -> Path:
 
 @pytest.mark.parametrize("how", ["fcntl", "flock"])
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_lock_is_held_against_others(
-    how: str, apart: bool, folder: Path, there: Path, hold: Callable[..., Holder]
-) -> None:
+def test_a_lock_is_held_against_others(how: str, apart: bool, folder: Path, there: Path, hold: Hold) -> None:
     second = there if apart else folder
     first = hold(folder / "f", how)
     assert first.said() == "locked"
@@ -89,7 +95,7 @@ def test_a_lock_is_held_against_others(
     assert after.said() == "locked"
 
 
-def test_readers_share_and_ranges_are_apart(folder: Path, there: Path, hold: Callable[..., Holder]) -> None:
+def test_readers_share_and_ranges_are_apart(folder: Path, there: Path, hold: Hold) -> None:
     assert hold(folder / "f", kind="sh", start=0, length=10).said() == "locked"
     assert hold(there / "f", kind="sh", start=5, length=10).said() == "locked"
     assert hold(there / "f", start=9, length=1).said() == "errno 11"
@@ -98,7 +104,7 @@ def test_readers_share_and_ranges_are_apart(folder: Path, there: Path, hold: Cal
     assert hold(folder / "f", start=30).said() == "locked"
 
 
-def test_a_waiter_that_is_killed_leaves_nothing(folder: Path, there: Path, hold: Callable[..., Holder]) -> None:
+def test_a_waiter_that_is_killed_leaves_nothing(folder: Path, there: Path, hold: Hold) -> None:
     first = hold(folder / "f")
     assert first.said() == "locked"
     waiter = hold(there / "f", wait=True)
@@ -151,7 +157,7 @@ def _finish(pair: list[subprocess.Popen[str]]) -> list[str]:
 
 
 def test_the_locks_of_a_mount_that_died_are_given_up(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount], hold: Callable[..., Holder]
+    make_cluster: MakeCluster, make_mount: MakeMount, hold: Hold
 ) -> None:
     cluster = make_cluster(1, DFS_SESSION_GRACE="2")
     first, second = make_mount(cluster.url), make_mount(cluster.url)
@@ -163,15 +169,14 @@ def test_the_locks_of_a_mount_that_died_are_given_up(
 
 @pytest.mark.parametrize("how", ["fcntl", "flock"])
 def test_locks_outlive_a_restart_of_the_namenode(
-    how: str, make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount], hold: Callable[..., Holder]
+    how: str, make_cluster: MakeCluster, make_mount: MakeMount, hold: Hold
 ) -> None:
     cluster = make_cluster(1)
     first, second = make_mount(cluster.url), make_mount(cluster.url)
     holder = hold(first.path / "f", how)
     assert holder.said() == "locked"
     waiting = hold(second.path / "f", how, wait=True)
-    cluster.namenode.process.send_signal(signal.SIGKILL)
-    cluster.namenode.process.wait()
+    cluster.namenode.kill()
     cluster.namenode.start()
     assert hold(second.path / "f", how).said() == "errno 11"
     assert waiting.process.poll() is None

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import requests
 
-from tests.cluster.real_cluster import Cluster, wait_until
-from tests.mount.real_mount import Mount, attempt, run
+from tests.cluster.real_cluster import MakeCluster, wait_until
+from tests.mount.real_mount import MakeMount, attempt, run
 
 WORK = """
 import os, sys, time
@@ -84,7 +83,7 @@ def check_all(top: Path, count: int) -> None:
 
 
 def test_nothing_fails_while_the_namenode_is_killed_and_started(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+    make_cluster: MakeCluster, make_mount: MakeMount
 ) -> None:
     cluster = make_cluster(2)
     mount, other = make_mount(cluster.url), make_mount(cluster.url)
@@ -107,9 +106,7 @@ def wait_for_progress(top: Path) -> None:
     wait_until(lambda: len(run("ls", top).split()) > before + 3, "the program goes on")
 
 
-def test_nothing_fails_while_datanodes_are_killed_and_started(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
-) -> None:
+def test_nothing_fails_while_datanodes_are_killed_and_started(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(3)
     mount = make_mount(cluster.url)
     top = mount.path / "top"
@@ -138,7 +135,7 @@ def test_nothing_fails_while_datanodes_are_killed_and_started(
 
 
 def test_a_namenode_that_stays_away_is_an_error_and_never_an_empty_directory(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+    make_cluster: MakeCluster, make_mount: MakeMount
 ) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url, "-o", "timeout=2")
@@ -166,9 +163,7 @@ def test_a_namenode_that_stays_away_is_an_error_and_never_an_empty_directory(
     assert run("cat open", mount.path) == "written meanwhile"
 
 
-def test_umount_works_while_the_namenode_is_away(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
-) -> None:
+def test_umount_works_while_the_namenode_is_away(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url, "-o", "timeout=3")
     run("echo x > f", mount.path)
@@ -181,9 +176,7 @@ def test_umount_works_while_the_namenode_is_away(
     assert mount.process.wait(30) == 0
 
 
-def test_data_arrives_when_the_datanodes_return(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
-) -> None:
+def test_data_arrives_when_the_datanodes_return(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url, "-o", "timeout=2")
     run("head -c 300000 /dev/zero > before", mount.path)
@@ -199,7 +192,7 @@ def test_data_arrives_when_the_datanodes_return(
 
 
 def test_what_was_written_reaches_the_datanodes_when_a_mount_is_told_to_stop(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+    make_cluster: MakeCluster, make_mount: MakeMount
 ) -> None:
     cluster = make_cluster(1)
     mount, other = make_mount(cluster.url), make_mount(cluster.url)
@@ -214,9 +207,7 @@ def test_what_was_written_reaches_the_datanodes_when_a_mount_is_told_to_stop(
     assert run("cat f | wc -c", other.path) == "9000000\n"
 
 
-def test_a_mount_whose_process_died_is_replaced(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
-) -> None:
+def test_a_mount_whose_process_died_is_replaced(make_cluster: MakeCluster, make_mount: MakeMount) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url)
     run("echo kept > f", mount.path)
@@ -230,7 +221,7 @@ def test_a_mount_whose_process_died_is_replaced(
 
 
 def test_a_program_that_waits_can_be_killed_and_signals_that_do_not_kill_are_no_errors(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+    make_cluster: MakeCluster, make_mount: MakeMount
 ) -> None:
     cluster = make_cluster(1)
     mount = make_mount(cluster.url)
@@ -254,7 +245,7 @@ def test_a_program_that_waits_can_be_killed_and_signals_that_do_not_kill_are_no_
 
 
 def test_a_program_that_waits_for_a_page_of_a_datanode_can_be_killed(
-    make_cluster: Callable[..., Cluster], make_mount: Callable[..., Mount]
+    make_cluster: MakeCluster, make_mount: MakeMount
 ) -> None:
     cluster = make_cluster(1)
     run("head -c 30000000 /dev/zero | tr '\\0' x > big", make_mount(cluster.url).path)

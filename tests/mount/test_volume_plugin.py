@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.real_cluster import ROOT, Cluster, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, wait_until
 from tests.mount.real_mount import run
 
 
@@ -48,9 +48,10 @@ class Plugin:
 
     def answers(self) -> bool:
         try:
-            return self("Plugin.Activate")["Implements"] == ["VolumeDriver"]
+            implemented: list[str] = self("Plugin.Activate")["Implements"]
         except OSError:
             return False
+        return implemented == ["VolumeDriver"]
 
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
@@ -64,7 +65,8 @@ class Plugin:
             connection.sock.settimeout(60)
             connection.sock.connect(str(self.socket))
             connection.request("POST", f"/{method}", body=json.dumps(request))
-            return json.loads(connection.getresponse().read())
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
         finally:
             connection.close()
 
@@ -143,7 +145,7 @@ def test_containers_go_on_while_the_plugin_is_restarted(cluster: Cluster, make_p
 
 
 def test_nothing_is_handed_out_while_the_cluster_is_away(
-    make_cluster: Callable[..., Cluster], make_plugin: Callable[[str], Plugin]
+    make_cluster: MakeCluster, make_plugin: Callable[[str], Plugin]
 ) -> None:
     cluster = make_cluster(1)
     plugin = make_plugin(cluster.url)

@@ -191,7 +191,7 @@ class Exerciser:
             found = b"".join(iter(lambda: file.read(1 << 20), b""))
         self.check(found, self.model, "read as a whole")
 
-    def check(self, found: bytes, wanted: bytes, what: str) -> None:
+    def check(self, found: bytes, wanted: bytearray, what: str) -> None:
         if found != wanted:
             both = enumerate(zip(found, wanted, strict=False))
             at = next((i for i, (a, b) in both if a != b), min(len(found), len(wanted)))

@@ -19,6 +19,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 _DEADLINE_S = 30
@@ -45,7 +46,7 @@ def got(call: Callable[..., object], *args: object, **named: object) -> object:
     try:
         result = call(*args, **named)
     except OSError as error:
-        return errno.errorcode[error.errno]
+        return errno.errorcode[error.errno or 0]
     return result if isinstance(result, int | str | list) else "ok"
 
 
@@ -54,7 +55,7 @@ def look(path: str) -> list[object]:
     try:
         found = os.lstat(path)
     except OSError as error:
-        return [errno.errorcode[error.errno]]
+        return [errno.errorcode[error.errno or 0]]
     size = found.st_size if not stat.S_ISDIR(found.st_mode) else 0
     return [oct(found.st_mode), found.st_nlink, found.st_uid, found.st_gid, size, found.st_rdev]
 
@@ -81,7 +82,7 @@ def changes(call: Callable[[], object], *paths: str) -> list[object]:
     return [answer, *moved]
 
 
-def touch(path: str, data: bytes = b"") -> None:
+def touch(path: str | bytes, data: bytes = b"") -> None:
     with open(path, "wb") as file:
         file.write(data)
 
@@ -104,14 +105,14 @@ def every_type_is_made() -> Iterator[object]:
     for kind, make in MAKERS.items():
         make(kind)
         yield [kind, look(kind), got(make, kind)]
-        yield changes(lambda kind=kind: remove(kind), ".")
+        yield changes(partial(remove, kind), ".")
 
 
 @scenario
 def making_moves_the_times_of_the_directory() -> Iterator[object]:
     for kind, make in MAKERS.items():
-        yield [kind, *changes(lambda make=make, kind=kind: make(kind), ".")]
-        yield [kind, *changes(lambda make=make, kind=kind: make(kind), ".")]
+        yield [kind, *changes(partial(make, kind), ".")]
+        yield [kind, *changes(partial(make, kind), ".")]
 
 
 @scenario
@@ -132,7 +133,7 @@ def chmod_of_every_type() -> Iterator[object]:
             continue
         make(kind)
         for mode in (0o000, 0o111, 0o7777, 0o644):
-            yield [kind, *changes(lambda kind=kind, mode=mode: os.chmod(kind, mode), kind, "."), look(kind)]
+            yield [kind, *changes(partial(os.chmod, kind, mode), kind, "."), look(kind)]
     yield got(os.chmod, "missing", 0o644)
     yield got(os.chmod, "regular/x", 0o644)
 
@@ -143,7 +144,7 @@ def chown_of_every_type() -> Iterator[object]:
         make(kind)
         yield [kind, got(os.lchown, kind, 123, 456), look(kind)]
         yield [kind, got(os.lchown, kind, -1, 457), look(kind)]
-        yield [kind, *changes(lambda kind=kind: os.lchown(kind, 124, -1), kind), look(kind)]
+        yield [kind, *changes(partial(os.lchown, kind, 124, -1), kind), look(kind)]
     yield got(os.chown, "missing", 1, 1)
 
 
@@ -161,7 +162,7 @@ def chown_by_root_and_set_ids() -> Iterator[object]:
 def truncation() -> Iterator[object]:
     touch("f", b"0123456789")
     for size in (5, 8, 0, 100_000, 99_999):
-        yield [*changes(lambda size=size: os.truncate("f", size), "f"), os.stat("f").st_size]
+        yield [*changes(partial(os.truncate, "f", size), "f"), os.stat("f").st_size]
         yield Path("f").read_bytes()[:16].hex()
     os.mkdir("d")
     os.mkfifo("p")
@@ -254,11 +255,11 @@ def files_without_write_permission_can_be_made_and_written() -> Iterator[object]
 def links() -> Iterator[object]:
     for kind, make in MAKERS.items():
         make(kind)
-        linked = changes(lambda kind=kind: os.link(kind, kind + "2", follow_symlinks=False), kind, ".")
+        linked = changes(partial(os.link, kind, kind + "2", follow_symlinks=False), kind, ".")
         yield [kind, *linked, look(kind)]
         yield [kind, got(os.link, kind, kind + "2", follow_symlinks=False)]
         if kind != "dir":
-            yield [kind, *changes(lambda kind=kind: os.unlink(kind), kind + "2", "."), look(kind + "2")]
+            yield [kind, *changes(partial(os.unlink, kind), kind + "2", "."), look(kind + "2")]
     yield got(os.link, "missing", "x")
     yield got(os.link, "regular2/x", "y")
     yield got(os.link, "regular2", "missing/y")
@@ -269,7 +270,7 @@ def unlink_and_rmdir() -> Iterator[object]:
     for kind, make in MAKERS.items():
         make(kind)
         yield [kind, got(os.rmdir, kind) if kind != "dir" else got(os.unlink, kind)]
-        yield [kind, *changes(lambda kind=kind: remove(kind), "."), look(kind)]
+        yield [kind, *changes(partial(remove, kind), "."), look(kind)]
     os.makedirs("d/sub")
     touch("d/f")
     yield got(os.rmdir, "d") in ("ENOTEMPTY", "EEXIST")
@@ -496,9 +497,9 @@ def extended_attributes() -> Iterator[object]:
         yield sorted(name for name in os.listxattr(kind) if name.startswith("user."))
         yield got(os.setxattr, kind, "user.one", b"2", os.XATTR_CREATE)
         yield got(os.setxattr, kind, "user.new", b"2", os.XATTR_REPLACE)
-        yield changes(lambda kind=kind: os.setxattr(kind, "user.one", b"3", os.XATTR_REPLACE), kind)
+        yield changes(partial(os.setxattr, kind, "user.one", b"3", os.XATTR_REPLACE), kind)
         yield os.getxattr(kind, "user.one").decode()
-        yield changes(lambda kind=kind: os.removexattr(kind, "user.one"), kind)
+        yield changes(partial(os.removexattr, kind, "user.one"), kind)
         yield got(os.removexattr, kind, "user.one")
         yield got(os.setxattr, kind, "user." + "n" * 251, b"x")
         yield got(os.setxattr, kind, "nonsense", b"x")
@@ -578,11 +579,12 @@ def the_files_of_others_as_user() -> Iterator[object]:
             lambda p: os.getxattr(p, "user.x"),
         ):  # fmt: skip
             yield [name, got(call, path)]
-    for call in (
+    changing: list[Callable[[str], object]] = [
         lambda p: sorted(os.listdir(p)), os.rmdir, lambda p: os.mkdir(p + "/new"),
         lambda p: os.close(os.open(p + "/f", os.O_CREAT)),
-    ):  # fmt: skip
-        yield [got(call, "roots/closed"), got(call, "roots")]
+    ]  # fmt: skip
+    for change in changing:
+        yield [got(change, "roots/closed"), got(change, "roots")]
     yield got(os.stat, "roots/closed/inside")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,13 @@ import pytest
 from tests.mount.posix import scenarios
 from tests.mount.real_mount import Mount, run
 
+Results = dict[str, list[object]]
 SCRIPT = str(Path(scenarios.__file__))
 DEADLINE_S = 240.0
 
 
 @pytest.fixture(scope="module")
-def results(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict, dict]]:
+def results(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
     """Of all scenarios: on a local directory, and on the mount."""
     if os.geteuid() != 0:
         pytest.skip("makes devices and changes users: needs root")
@@ -29,11 +29,16 @@ def results(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     mounted.mkdir()
     for above in mount.path.parents[:3]:
         above.chmod(0o755)
-    yield tuple(json.loads(run([sys.executable, SCRIPT, str(top)], timeout_s=DEADLINE_S)) for top in (local, mounted))
+    return results_in(local), results_in(mounted)
+
+
+def results_in(top: Path) -> Results:
+    results: Results = json.loads(run([sys.executable, SCRIPT, str(top)], timeout_s=DEADLINE_S))
+    return results
 
 
 @pytest.mark.parametrize("name", list(scenarios.SCENARIOS))
-def test_the_mount_answers_as_a_local_directory(name: str, results: tuple[dict, dict]) -> None:
+def test_the_mount_answers_as_a_local_directory(name: str, results: tuple[Results, Results]) -> None:
     local, mounted = results[0][name], results[1][name]
     assert local != ["no answer"]
     assert mounted == local
