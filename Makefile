@@ -2,8 +2,10 @@
 PYTHON ?= python3
 PORT ?= 8180
 MINUTES ?= 30
+WORKERS ?= $(shell expr 2 \* $$(nproc)) # tests wait more than they compute
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
@@ -17,8 +19,8 @@ setup: $(RUNTIME) ## make .venv from the lock file
 up: $(RUNTIME) ## a namenode, 3 datanodes and a mount at ./mnt (with FUSE), state in ./var, until Ctrl-C
 	@$(BIN)/python dfs.py up --datanodes 3 --data ./var --port $(PORT) $(if $(wildcard /dev/fuse),--mount ./mnt)
 
-test: $(DEV) ## run the tests of the cluster
-	$(BIN)/python -m pytest
+test: $(DEV) ## run the tests of the cluster, WORKERS=4 side by side
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-mount: $(DEV) ## run the tests of mounts: needs /dev/fuse
 	$(BIN)/python -m pytest tests/mount

@@ -1,9 +1,16 @@
-"""What all suites share: their servers are forked from one process of the worker that runs the tests."""
+"""What all suites share: how their servers start, and how tests are dealt out to workers that run side by side."""
 
 from __future__ import annotations
 
+from typing import Final
+
+import pytest
+
 from tests.cluster.forked_server import Zygote
 from tests.cluster.real_cluster import Server
+
+_LONGEST_FIRST: Final = ("faults", "cluster", "model", "contract", "arch", "unit")
+"""The folders of tests, those with the longest tests first: whoever is done early finds something short to do."""
 
 
 def pytest_configure() -> None:
@@ -14,3 +21,24 @@ def pytest_unconfigure() -> None:
     if Server.zygote is not None:
         Server.zygote.close()
         Server.zygote = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `pytest -n`: the tests of a module that share a fixture stay together, all others go anywhere."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if _shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_rank)
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    fixtures = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    return any(fixture.scope in ("class", "module") for found in fixtures for fixture in found)
+
+
+def _rank(item: pytest.Item) -> int:
+    folders = {name: rank for rank, name in enumerate(_LONGEST_FIRST)}
+    return min((folders[part] for part in item.path.parts if part in folders), default=0)

@@ -22,11 +22,24 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 
 
+_PORTS = range(10_240, 32_768)
+"""Below those that the system gives to outgoing connections: one of these may have a server's port when the server is
+started again."""
+
+
+def own_ports() -> range:
+    """Those of `_PORTS` that no other worker of `pytest -n` uses."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(_PORTS) // workers
+    return _PORTS[number * size : (number + 1) * size]
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, in a row. Below those that the system gives to outgoing connections: one of
-    these may have a server's port when the server is started again."""
+    """Ports that nobody listens on now, in a row."""
+    own = own_ports()
     while True:
-        first = random.randrange(10_240, 32_768 - count)
+        first = random.randrange(own.start, own.stop - count)
         with contextlib.ExitStack() as held:
             try:
                 for port in range(first, first + count):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from tests.cluster.real_cluster import Cluster, Server
 
 AVAILABLE = os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("nft") is not None
+_NAMESPACES = Path("/run/netns")
 _DROP_ALL = """table inet cut {
     chain in { type filter hook input priority 0; policy drop; iif lo accept; }
     chain out { type filter hook output priority 0; policy drop; oif lo accept; }
@@ -25,11 +27,13 @@ class Network:
     that no rules of the machine's apply to what crosses it."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._tag = f"dfs{os.getpid() % 10000}"
-        self._switch = f"{self._tag}sw"
+        self._reservation, number = _reserve_number()
+        self._tag = f"dfs{number}-"
+        self._switch = f"{self._tag}switch"
         self._own = f"{self._tag}own"
-        subnet = f"10.98.{os.getpid() % 250}"
+        subnet = f"10.98.{number}"
         self._names: dict[str, str] = {}
+        self._remove()  # what is left of one that was killed
         try:
             _run("ip", "netns", "add", self._switch)
             _run("ip", "-n", self._switch, "link", "add", "bridge", "type", "bridge")
@@ -54,12 +58,16 @@ class Network:
         return lambda: _run("ip", "netns", "exec", name, "nft", "delete", "table", "inet", "cut")
 
     def close(self) -> None:
-        for name in [*self._names.values(), self._switch]:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "delete", self._own], check=False, capture_output=True)
+        self._remove()
+        self._reservation.close()
+
+    def _remove(self) -> None:
+        for path in _NAMESPACES.glob(f"{self._tag}*"):
+            _run("ip", "netns", "delete", path.name)
+        subprocess.run(["ip", "link", "delete", self._own], check=False, capture_output=True)  # gone with its peer
 
     def _add(self, server: Server, number: int, address: str) -> None:
-        name, port = f"{self._tag}n{number}", f"port{number}"
+        name, port = f"{self._tag}{number}", f"port{number}"
         _run("ip", "netns", "add", name)
         self._names[server.name] = name
         _run("ip", "-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", self._switch)
@@ -72,6 +80,19 @@ class Network:
 
     def _plug(self, port: str) -> None:
         _run("ip", "-n", self._switch, "link", "set", port, "master", "bridge", "up")
+
+
+def _reserve_number() -> tuple[socket.socket, int]:
+    """A number that no other network on this machine has, for as long as the socket is open."""
+    for number in range(1, 255):
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0dfs-test-network-{number}")
+        except OSError:
+            held.close()
+            continue
+        return held, number
+    raise RuntimeError("254 networks of tests are in use on this machine: is something left over?")
 
 
 def _run(*command: str, text: str | None = None) -> None:

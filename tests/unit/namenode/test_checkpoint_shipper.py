@@ -334,10 +334,11 @@ def test_a_full_disk_of_the_namenode_is_made_up_for(tmp_path: Path) -> None:
     run(tmp_path, 1, scenario)
 
 
-@pytest.mark.parametrize("seed", [random.randrange(1 << 30) for _ in range(3)])
+@pytest.mark.parametrize("_", range(3))
 def test_whatever_fails_what_datanodes_hold_was_once_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _: int
 ) -> None:
+    seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 3)
     chance = random.Random(seed)
