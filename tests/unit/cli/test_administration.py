@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import io
-import sys
+from typing import Protocol
 
 import pytest
 
-from dfslib.errors import InvalidArgument, NotFound
+from dfslib.errors import DfsError, InvalidArgument, NotFound
 from dfslib.wire.messages import ClusterBody, MetadataBody, NodeBody, RepairBody, encode, encode_error
+from tests.unit.cli.command import Run
+from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_server import Reply
 
 NODE = "3f2a0000-1111"
 
 
-def node(**fields):
-    return NodeBody(**{
-        "id": NODE, "state": "alive", "url": "http://10.0.0.7:8181/", "public_url": "http://10.0.0.7:8181/",
-        "capacity": 2048, "used": 0, "free": 2048, "blocks": 7, "last_seen": 0.0, "writable": True, **fields,
-    })  # fmt: skip
+def node(*, state: str = "alive", slow: bool = False, to_move: int | None = None) -> NodeBody:
+    url = "http://10.0.0.7:8181/"
+    return NodeBody(NODE, state, url, url, 2048, 0, 2048, 7, 0.0, True, slow=slow, to_move=to_move)
 
 
-def body(*nodes, **fields):
-    return ClusterBody("c", "0.1", 1, "all", 2, 5.0, 0, list(nodes), **fields)
+def body(*nodes: NodeBody, repair: RepairBody | None = None, metadata: MetadataBody | None = None) -> ClusterBody:
+    return ClusterBody(
+        "c", "0.1", 1, "all", 2, 5.0, 0, list(nodes), repair or RepairBody(), metadata or MetadataBody()
+    )  # fmt: skip
+
+
+Asked = list[tuple[str, dict[str, bytes]]]
+"""Paths and parameters of the requests so far."""
+
+
+class Script(Protocol):
+    """What the namenode answers one after the other, the last one from then on."""
+
+    def __call__(self, *answers: ClusterBody | DfsError) -> Asked: ...
 
 
 @pytest.fixture
-def script(cluster, monkeypatch):
-    """`script(answer, ...)`: what the namenode answers one after the other, the last one from then on."""
+def script(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.setattr("dfslib.cli.drain._ASK_AGAIN_S", 0.0)
-    reply = sys.modules["fake_server"].Reply
-    asked = []
+    asked: Asked = []
 
-    def play(*answers):
+    def play(*answers: ClusterBody | DfsError) -> Asked:
         rest = list(answers)
 
-        def administer(path, query):
+        def administer(path: str, query: dict[str, bytes]) -> Reply:
             asked.append((path, dict(query)))
             answer = rest.pop(0) if len(rest) > 1 else rest[0]
             if isinstance(answer, ClusterBody):
-                return reply(200, encode(answer))
-            return reply(answer.http_status, encode_error(answer), {"Content-Type": "application/json"})
+                return Reply(200, encode(answer))
+            return Reply(answer.http_status, encode_error(answer), {"Content-Type": "application/json"})
 
         cluster.administer = administer
         return asked
@@ -47,11 +58,11 @@ def script(cluster, monkeypatch):
     return play
 
 
-def draining(to_move):
+def draining(to_move: int | None) -> ClusterBody:
     return body(node(state="draining", to_move=to_move))
 
 
-def test_drain_tells_how_much_is_left(run, script):
+def test_drain_tells_how_much_is_left(run: Run, script: Script) -> None:
     asked = script(draining(None), draining(None), draining(120))
     result = run("drain", "3f2a")
     assert result.status == 0
@@ -60,7 +71,7 @@ def test_drain_tells_how_much_is_left(run, script):
     assert asked[0] == ("/cluster/drain", {"node": b"3f2a"})
 
 
-def test_drain_waits_until_it_is_safe(run, script):
+def test_drain_waits_until_it_is_safe(run: Run, script: Script) -> None:
     script(draining(None), draining(None), draining(2), draining(2), draining(1), draining(0))
     result = run("drain", "--wait", "http://10.0.0.7:8181")
     assert result.status == 0
@@ -71,7 +82,7 @@ def test_drain_waits_until_it_is_safe(run, script):
     ]
 
 
-def test_drain_tells_when_nothing_can_be_copied(run, script, monkeypatch):
+def test_drain_tells_when_nothing_can_be_copied(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dfslib.cli.drain._IDLE_S", -1.0)
     script(*[draining(2)] * 5, draining(0))
     result = run("drain", "--wait", NODE)
@@ -80,7 +91,7 @@ def test_drain_tells_when_nothing_can_be_copied(run, script, monkeypatch):
     assert result.out.count("2 blocks to move") == 1
 
 
-def test_drain_that_ends_otherwise_is_an_error(run, script):
+def test_drain_that_ends_otherwise_is_an_error(run: Run, script: Script) -> None:
     script(draining(3), body(node()))
     assert run("drain", "--wait", NODE).err == "dfs: 3f2a0000: the drain was taken back meanwhile\n"
     script(draining(3), body())
@@ -88,14 +99,14 @@ def test_drain_that_ends_otherwise_is_an_error(run, script):
     assert (result.status, result.err) == (1, "dfs: 3f2a0000: was forgotten meanwhile\n")
 
 
-def test_drain_is_taken_back(run, script):
+def test_drain_is_taken_back(run: Run, script: Script) -> None:
     asked = script(body(node()))
     assert run("drain", "3f2a", "--cancel").out == "3f2a0000 (http://10.0.0.7:8181/): no longer drained\n"
     assert asked == [("/cluster/drain", {"node": b"3f2a", "cancel": b"true"})]
     assert run("drain", "3f2a", "--cancel", "--wait").status == 2
 
 
-def test_a_datanode_that_nobody_knows(run, script):
+def test_a_datanode_that_nobody_knows(run: Run, script: Script) -> None:
     script(NotFound("no datanode has this id or URL"))
     assert run("drain", "nonsense").err == "dfs: nonsense: no datanode has this id or URL\n"
     script(body(node()), NotFound("no datanode has this id or URL"))
@@ -103,7 +114,7 @@ def test_a_datanode_that_nobody_knows(run, script):
     assert (result.status, result.err) == (1, "dfs: nonsense: no datanode has this id or URL\n")
 
 
-def test_forget(run, script):
+def test_forget(run: Run, script: Script) -> None:
     asked = script(body(node(state="dead")), body())
     assert run("forget", "3f2a").out == "3f2a0000 (http://10.0.0.7:8181/): forgotten\n"
     assert asked[1] == ("/cluster/forget", {"node": NODE.encode()})
@@ -113,7 +124,7 @@ def test_forget(run, script):
     assert result.err == f"dfs: {NODE}: only a datanode that is gone can be forgotten: stop it first\n"
 
 
-def test_release(run, script):
+def test_release(run: Run, script: Script) -> None:
     asked = script(body(metadata=MetadataBody()))
     result = run("release")
     assert (result.status, asked) == (0, [("/cluster/release", {})])
@@ -124,9 +135,9 @@ WAITING = body(node(), metadata=MetadataBody("waiting", "for dfs restore: data2 
 RESTORED = body(node(), metadata=MetadataBody(restored_until=1.0, held=True))
 
 
-def test_restore_asks_and_tells(run, script, monkeypatch):
+def test_restore_asks_and_tells(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
-        def isatty(self):
+        def isatty(self) -> bool:
             return True
 
     asked = script(WAITING, RESTORED)
@@ -144,7 +155,7 @@ def test_restore_asks_and_tells(run, script, monkeypatch):
     assert "until `dfs release`" in result.out
 
 
-def test_restore_does_not_ask_where_nobody_is(run, script, monkeypatch):
+def test_restore_does_not_ask_where_nobody_is(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = script(WAITING, RESTORED)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     result = run("restore")
@@ -153,13 +164,13 @@ def test_restore_does_not_ask_where_nobody_is(run, script, monkeypatch):
     assert asked[-1] == ("/cluster/restore", {})
 
 
-def test_restore_is_refused_in_the_namenodes_words(run, script):
+def test_restore_is_refused_in_the_namenodes_words(run: Run, script: Script) -> None:
     script(body(node()), InvalidArgument("there are files: only an empty namenode is restored"))
     result = run("restore", "--yes")
     assert (result.status, result.err) == (1, "dfs: there are files: only an empty namenode is restored\n")
 
 
-def test_status_as_json_is_complete(run, script):
+def test_status_as_json_is_complete(run: Run, script: Script) -> None:
     script(body(node(slow=True, to_move=4), repair=RepairBody(1, 2, 3, 4, 5), metadata=MetadataBody(held=True)))
     found = run("status", "--json").json
     assert (found["nodes"][0]["slow"], found["nodes"][0]["to_move"]) == (True, 4)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from dfslib.cli.main import COMMANDS
+from dfslib.client.namenode import HttpNameNode
+from tests.unit.cli.command import Run
+from tests.unit.client.fake_cluster import FakeCluster
 
 
-def test_every_command_has_help_with_examples(run):
+def test_every_command_has_help_with_examples(run: Run) -> None:
     for command in COMMANDS:
         result = run(command.name, "--help")
         assert result.status == 0
@@ -22,7 +26,7 @@ def test_every_command_has_help_with_examples(run):
     "arguments", [[], ["ls", "--bad"], ["cat"], ["put", "x"], ["--url", "nonsense", "ls"], ["up", "--datanodes", "0"],
                   ["up", "--port", "70000"], ["ls", "--timeout", "-1"], ["mkdir", "-m", "9", "/x"], ["tree", "-L", "x"]]
 )  # fmt: skip
-def test_bad_usage_is_one_line_and_status_2(run, arguments):
+def test_bad_usage_is_one_line_and_status_2(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.status == 2
     assert result.err.startswith("dfs: ")
@@ -43,26 +47,28 @@ def test_bad_usage_is_one_line_and_status_2(run, arguments):
         (["--foreground", "/mnt"], "HOST"),
     ],
 )
-def test_a_mount_is_refused_before_anything_is_done(run, arguments, said):
+def test_a_mount_is_refused_before_anything_is_done(run: Run, arguments: list[str], said: str) -> None:
     result = run(*arguments)
     assert (result.status, result.err.count("\n")) == (2, 1)
     assert said.lower() in result.err.lower()
 
 
-def test_a_wrong_url_in_the_environment_is_named(run, monkeypatch):
+def test_a_wrong_url_in_the_environment_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFS_URL", "ftp://x")
     result = run("ls")
     assert (result.status, "DFS_URL" in result.err) == (2, True)
 
 
-def test_url_may_stand_before_and_after_the_command(run, cluster, monkeypatch):
+def test_url_may_stand_before_and_after_the_command(
+    run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DFS_URL", "http://127.0.0.1:1/")
     url = cluster.namenode.url
     assert run("--url", url, "ls", "/").status == 0
     assert run("ls", "--url", url, "/").status == 0
 
 
-def test_nobody_answers(run, monkeypatch):
+def test_nobody_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/"
     monkeypatch.setenv("DFS_URL", url)
@@ -70,14 +76,14 @@ def test_nobody_answers(run, monkeypatch):
     assert (result.status, result.err) == (1, f"dfs: cannot reach {url}: Connection refused\n")
 
 
-def test_errors_are_one_line_each_and_the_others_are_done(run, cluster):
+def test_errors_are_one_line_each_and_the_others_are_done(run: Run, cluster: FakeCluster) -> None:
     cluster.put("/b", b"content")
     result = run("cat", "/a", "/b", "/c\nd")
     assert (result.status, result.raw) == (1, b"content")
     assert result.err == ("dfs: /a: No such file or directory\ndfs: '/c'$'\\n''d': No such file or directory\n")
 
 
-def test_ls(run, cluster):
+def test_ls(run: Run, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/d/b", b"12345", mtime_ns=10**18, uid=4_000_000, gid=4_000_001)
     cluster.put("/d/\udcff\n", b"")
@@ -101,7 +107,7 @@ def test_ls(run, cluster):
     assert (result.status, result.out, result.err) == (1, "/d/b\n", "dfs: /none: No such file or directory\n")
 
 
-def test_stat_tree_du(run, cluster):
+def test_stat_tree_du(run: Run, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/d/a", b"x" * 3000)
     cluster.put("/d/e/b", b"x" * 500)
@@ -123,7 +129,7 @@ def test_stat_tree_du(run, cluster):
     assert run("du", "--json", "/d").json == [{"path": "/d/e", "bytes": 500}, {"path": "/d", "bytes": 3500}]
 
 
-def test_rm(run, cluster):
+def test_rm(run: Run, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/d/f", b"")
     cluster.put("/f", b"")
@@ -135,7 +141,7 @@ def test_rm(run, cluster):
     assert list(cluster.attrs) == [b""]
 
 
-def test_mv_mkdir_ln(run, cluster):
+def test_mv_mkdir_ln(run: Run, cluster: FakeCluster) -> None:
     assert run("mkdir", "-m", "700", "/d").status == 0
     assert cluster.attrs[b"d"].mode == 0o700
     assert run("mkdir", "/d").err == "dfs: /d: File exists\n"
@@ -150,7 +156,7 @@ def test_mv_mkdir_ln(run, cluster):
     assert run("mv", "/g", "/none/").status == 1 or b"none" in cluster.attrs
 
 
-def test_put_and_get(run, cluster, tmp_path, monkeypatch):
+def test_put_and_get(run: Run, cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "src" / "sub").mkdir(parents=True)
     (tmp_path / "src" / "sub" / "f").write_bytes(b"content")
@@ -186,16 +192,16 @@ def test_put_and_get(run, cluster, tmp_path, monkeypatch):
     assert (tmp_path / "copy").read_bytes() == b"1"
 
 
-def test_an_interruption_is_130_and_quiet(run, cluster, monkeypatch):
-    def interrupt(_reply):
+def test_an_interruption_is_130_and_quiet(run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_dfs: HttpNameNode, _path: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dfslib.client.namenode.HttpNameNode.touch", lambda *_: interrupt(None))
+    monkeypatch.setattr(HttpNameNode, "touch", interrupt)
     result = run("touch", "/x")
     assert (result.status, result.out, result.err) == (130, "", "")
 
 
-def test_names_on_a_terminal_are_quoted(run, cluster, monkeypatch):
+def test_names_on_a_terminal_are_quoted(run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.put("/a b", b"")
     cluster.put("/x\n", b"")
     monkeypatch.setattr("dfslib.cli.session.Session.on_terminal", True)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from dfslib.cli.quoting import quote
 from dfslib.cli.sizes import human, kibibytes, percent
 from dfslib.cli.status import describe_metadata, describe_node, duration, lines
 from dfslib.cli.tables import align, in_columns, width
-from dfslib.cli.up import plan
+from dfslib.cli.up import Plan, plan
 from dfslib.client.results import ClusterStatus, DatanodeInfo, MetadataState, RepairProgress
 
 GNU_LS = shutil.which("ls") is not None and b"GNU" in subprocess.run(
@@ -31,11 +32,11 @@ GNU_LS = shutil.which("ls") is not None and b"GNU" in subprocess.run(
         (1024**2 - 1, "1.0M"), (1024**2, "1.0M"), (1536 * 1024**2, "1.5G"), (1024**4, "1.0T"), (2**63, "8.0E"),
     ],
 )  # fmt: skip
-def test_human_sizes_are_rounded_up(size, text):
+def test_human_sizes_are_rounded_up(size: int, text: str) -> None:
     assert human(size) == text
 
 
-def test_other_sizes():
+def test_other_sizes() -> None:
     assert [kibibytes(n) for n in (0, 1, 1024, 1025)] == ["0", "1", "1", "2"]
     assert [percent(*pair) for pair in ((0, 0), (0, 5), (1, 999), (5, 5), (5, 0))] == ["-", "0%", "1%", "50%", "100%"]
     assert [duration(s) for s in (0.4, 119, 120, 7300, 200_000, -1)] == ["0 s", "119 s", "2 min", "2 h", "2 d", "0 s"]
@@ -47,7 +48,7 @@ NAMES = ["plain", "a b", "it's", 'say "it\'s"', "a\nb", "\n", "tab\tbell\a", "ü
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_quoted_is_read_back_by_the_shell(name):
+def test_what_is_quoted_is_read_back_by_the_shell(name: str) -> None:
     shell = subprocess.run(["bash", "-c", f"printf %s {quote(name)}"], capture_output=True, check=True)
     assert shell.stdout == name.encode()
     assert quote(name).isprintable()
@@ -55,7 +56,7 @@ def test_what_is_quoted_is_read_back_by_the_shell(name):
 
 @pytest.mark.skipif(not GNU_LS, reason="needs GNU ls")
 @pytest.mark.parametrize("name", [name for name in NAMES if name.isascii()])
-def test_names_are_quoted_as_gnu_ls_does(name, tmp_path):
+def test_names_are_quoted_as_gnu_ls_does(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     listed = subprocess.run(
         ["ls", "--quoting-style=shell-escape", str(tmp_path)], capture_output=True, check=True, env={"LC_ALL": "C"}
@@ -63,16 +64,16 @@ def test_names_are_quoted_as_gnu_ls_does(name, tmp_path):
     assert quote(name) == listed.stdout.decode().removesuffix("\n")
 
 
-def test_invalid_utf8_is_shown_as_bytes():
+def test_invalid_utf8_is_shown_as_bytes() -> None:
     assert quote("a\udcff\udcfe") == "'a'$'\\377\\376'"
 
 
-def test_times_as_ls_shows_them(monkeypatch):
+def test_times_as_ls_shows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     now = float(calendar.timegm((2026, 7, 1, 12, 0, 0)))
 
-    def shown(seconds):
+    def shown(seconds: float) -> str:
         return when(int(seconds) * 10**9, now)
 
     assert shown(now) == "Jul  1 12:00"
@@ -82,7 +83,7 @@ def test_times_as_ls_shows_them(monkeypatch):
     assert shown(-86400) == "Dec 31  1969"
 
 
-def test_columns():
+def test_columns() -> None:
     assert align([["a", "1", "x"], ["bcd", "22", "y"]], "lr") == ["a    1 x", "bcd 22 y"]
     assert align([], "l") == []
     assert in_columns(["aa", "b", "c"], 80) == ["aa  b  c"]
@@ -95,7 +96,7 @@ NODE = DatanodeInfo("abcdef0123456789", "alive", "http://x:1/", "http://x:1/", 2
 STATUS = ClusterStatus("c", "0.1", 1, "all", 2, 5.0, 3, (NODE,), RepairProgress(5, 1, 4, 2, 9))
 
 
-def test_status_lines():
+def test_status_lines() -> None:
     head, repair, metadata, columns, row = lines(STATUS, 100.0)
     assert "1 of 1 datanodes alive" in head
     assert repair == "repair: 5 blocks short of copies, 1 lost; copies: 4 waiting, 2 running, 9 done"
@@ -118,19 +119,19 @@ def test_status_lines():
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("node", "text"),
     [
-        ({"writable": True}, "alive"),
-        ({"slow": True}, "alive, slow"),
-        ({"state": "draining"}, "draining"),
-        ({"state": "draining", "to_move": 120}, "draining, 120 blocks to move"),
-        ({"state": "draining", "to_move": 1, "slow": True}, "draining, 1 block to move, slow"),
-        ({"state": "draining", "to_move": 0}, "draining, safe to remove"),
-        ({"state": "dead", "to_move": 3}, "dead, 3 blocks to move"),
+        (replace(NODE, writable=True), "alive"),
+        (replace(NODE, slow=True), "alive, slow"),
+        (replace(NODE, state="draining"), "draining"),
+        (replace(NODE, state="draining", to_move=120), "draining, 120 blocks to move"),
+        (replace(NODE, state="draining", to_move=1, slow=True), "draining, 1 block to move, slow"),
+        (replace(NODE, state="draining", to_move=0), "draining, safe to remove"),
+        (replace(NODE, state="dead", to_move=3), "dead, 3 blocks to move"),
     ],
 )
-def test_the_state_of_a_datanode(changes, text):
-    assert describe_node(replace(NODE, **changes)) == text
+def test_the_state_of_a_datanode(node: DatanodeInfo, text: str) -> None:
+    assert describe_node(node) == text
 
 
 @pytest.mark.parametrize(
@@ -153,17 +154,17 @@ def test_the_state_of_a_datanode(changes, text):
         ),
     ],
 )
-def test_the_state_of_the_metadata(metadata, text, monkeypatch):
+def test_the_state_of_the_metadata(metadata: MetadataState, text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     assert describe_metadata(metadata, 86500.0) == text
 
 
-def plans(*arguments):
+def plans(*arguments: str) -> list[Plan]:
     return plan(build_parser().parse_args(["up", *arguments]))
 
 
-def test_up_starts_what_it_is_told():
+def test_up_starts_what_it_is_told() -> None:
     namenode, first, second = plans("--datanodes", "2", "--data", "/x", "--port", "9000", "--replication", "2")
     assert (namenode.name, first.name, second.name) == ("namenode", "data1", "data2")
     assert (namenode.port, first.port, second.port) == (9000, 9001, 9002)
@@ -185,7 +186,7 @@ def test_up_starts_what_it_is_told():
     }
 
 
-def test_up_on_all_addresses_tells_clients_one_that_they_can_reach():
+def test_up_on_all_addresses_tells_clients_one_that_they_can_reach() -> None:
     _, datanode = plans("--datanodes", "1", "--host", "0.0.0.0", "--public-host", "files.example.org")
     assert datanode.variables["DFS_PUBLIC_URL"] == "http://files.example.org:8181/"
     assert datanode.variables["DFS_NAMENODE_URL"] == "http://127.0.0.1:8180/"
@@ -194,7 +195,7 @@ def test_up_on_all_addresses_tells_clients_one_that_they_can_reach():
 
 
 @pytest.mark.parametrize("left", ["namenode", "data1", "data12"])
-def test_up_calls_a_cluster_new_only_where_there_is_no_state_at_all(tmp_path, left):
+def test_up_calls_a_cluster_new_only_where_there_is_no_state_at_all(tmp_path: Path, left: str) -> None:
     namenode = plans("--data", str(tmp_path))[0]
     assert namenode.variables["DFS_NEW_CLUSTER"] == "true"
     (tmp_path / left).mkdir()

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
 
 import pytest
 
 from dfslib.client.namenode import HttpNameNode
-from dfslib.client.retrying import Timing
-
-
-def _load(name: str) -> ModuleType:
-    """A module beside this file; test folders are no packages."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec and spec.loader
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-_load("fake_server")
-_load("fake_cluster")
-
-
-class FakeTime:
-    """Time that passes only by sleeping."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-    def timing(self) -> Timing:
-        return Timing(clock=lambda: self.now, sleep=self.sleep, chance=lambda: 1.0)
+from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_server import FakeServer, Handler, Serve
+from tests.unit.client.fake_time import Connect, FakeTime
 
 
 @pytest.fixture
-def fake_time():
+def fake_time() -> FakeTime:
     return FakeTime()
 
 
 @pytest.fixture
-def serve():
-    """Starts a fake server for a handler; all are closed at the end."""
-    servers = []
+def serve() -> Iterator[Serve]:
+    """All servers are closed at the end."""
+    servers: list[FakeServer] = []
 
-    def start(handler, port=0):
-        server = sys.modules["fake_server"].FakeServer(handler, port)
+    def start(handler: Handler, port: int = 0) -> FakeServer:
+        server = FakeServer(handler, port)
         servers.append(server)
         return server
 
@@ -63,11 +33,10 @@ def serve():
 
 
 @pytest.fixture
-def connect(fake_time):
-    """An HttpNameNode whose retries take no time."""
-    clients = []
+def connect(fake_time: FakeTime) -> Iterator[Connect]:
+    clients: list[HttpNameNode] = []
 
-    def to(url, timeout_s=5.0):
+    def to(url: str, timeout_s: float = 5.0) -> HttpNameNode:
         client = HttpNameNode(url, timeout_s, fake_time.timing())
         clients.append(client)
         return client
@@ -78,11 +47,11 @@ def connect(fake_time):
 
 
 @pytest.fixture
-def cluster(serve):
-    return sys.modules["fake_cluster"].FakeCluster(serve)
+def cluster(serve: Serve) -> FakeCluster:
+    return FakeCluster(serve)
 
 
 @pytest.fixture
-def dfs(cluster, connect):
+def dfs(cluster: FakeCluster, connect: Connect) -> HttpNameNode:
     """An HttpNameNode of the fake cluster."""
     return connect(cluster.namenode.url)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
-
-from fake_server import Reply, Seen
 
 from dfslib.errors import Exists, IsADirectory, NotADirectory, NotEmpty, NotFound
 from dfslib.model import Attr, FileType, InodeId, format_etag
@@ -13,29 +12,29 @@ from dfslib.wire.attributes import attr_body, attr_headers
 from dfslib.wire.messages import ListingBody, encode, encode_error
 from dfslib.wire.paths import decode_component, parse_query
 from dfslib.wire.routes import HEADER_ERROR, HEADER_REQUEST_ID
+from tests.unit.client.fake_server import Handler, Reply, Seen, Serve
 
 DIR, FILE, LINK = FileType.DIRECTORY, FileType.FILE, FileType.SYMLINK
+Fault = Reply | Callable[[Reply], Reply]
+"""Given in place of an answer; or changes the real one."""
+Administer = Callable[[str, dict[str, bytes]], Reply]
+"""Answers a request about the cluster, from its path and its parameters."""
 
 
 class FakeCluster:
-    """`faults` holds replies that are given in place of the next ones: (server, method) to a list of them.
+    """`faults` holds what happens to the next answers: (server, method) to a list of them. `administer` is for tests
+    that say what the cluster is like."""
 
-    A fault is a Reply, or a function that changes the real one.
-    """
-
-    def __init__(self, serve: Any) -> None:
+    def __init__(self, serve: Serve) -> None:
         self.attrs: dict[bytes, Attr] = {b"": Attr(InodeId(1), DIR, 0o755)}
         self.data: dict[bytes, bytes] = {}
         self._done: dict[str, Reply] = {}
-        self.faults: dict[tuple[str, str], list[Any]] = {}
+        self.faults: dict[tuple[str, str], list[Fault]] = {}
+        self.administer: Administer = lambda _path, _query: Reply(404)
         self._next = 100
         self.namenode = serve(lambda seen: self._faulty("namenode", seen, self._namenode))
         self.datanode = serve(lambda seen: self._faulty("datanode", seen, self._datanode))
         self.datanode_url = self.datanode.url
-
-    def administer(self, path: str, query: dict[str, bytes]) -> Reply:
-        """Answers about the cluster, for tests that say what they are."""
-        return Reply(404)
 
     def put(self, path: str | bytes, data: bytes, **fields: Any) -> Attr:
         name = os.fsencode(path).strip(b"/")
@@ -57,7 +56,7 @@ class FakeCluster:
         raw = os.fsencode(target)
         self.attrs[os.fsencode(path).strip(b"/")] = Attr(InodeId(self._next), LINK, 0o777, target=raw, size=len(raw))
 
-    def _faulty(self, server: str, seen: Seen, answer: Any) -> Reply:
+    def _faulty(self, server: str, seen: Seen, answer: Handler) -> Reply:
         queued = self.faults.get((server, seen.method))
         fault = queued.pop(0) if queued else None
         if isinstance(fault, Reply):

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
 
 
 @dataclass
@@ -44,7 +45,7 @@ class FakeServer:
         self.seen: list[Seen] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self._open: set[socket.socket] = set()
-        self.address = self._listener.getsockname()
+        self.address: tuple[str, int] = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}/"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -88,7 +89,13 @@ class FakeServer:
         self._open.discard(connection)
 
 
-def _read_body(stream, headers: dict[str, str]) -> bytes:
+class Serve(Protocol):
+    """Starts a fake server for a handler."""
+
+    def __call__(self, handler: Handler, port: int = 0) -> FakeServer: ...
+
+
+def _read_body(stream: BinaryIO, headers: dict[str, str]) -> bytes:
     if headers.get("transfer-encoding") == "chunked":
         body = b""
         while size := int(stream.readline(), 16):

@@ -7,45 +7,52 @@ import errno
 import io
 import os
 import socket
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from dfslib.client.content import Content, ContentChanged
+from dfslib.client.namenode import HttpNameNode
 from dfslib.client.part_files import RESUME_FROM_BYTES, PartFile, part_name
 from dfslib.wire.messages import ClusterBody, NodeBody, encode
+from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_server import Reply, Serve
+from tests.unit.client.fake_time import FakeTime
 
-Reply = sys.modules["fake_server"].Reply
 DATA = bytes(range(256)) * 40_000  # 10 MB
 
 
-def cut(count):
+def cut(count: int) -> Callable[[Reply], Reply]:
     """Break the answer's body off after `count` bytes."""
 
-    def fault(reply):
+    def fault(reply: Reply) -> Reply:
         reply.cut = count
         return reply
 
     return fault
 
 
-def ranges(cluster):
+def ranges(cluster: FakeCluster) -> list[str | None]:
+    """As they were asked for, None for all of it."""
     return [seen.headers.get("range") for seen in cluster.datanode.seen]
 
 
-def test_a_body_that_breaks_off_goes_on_where_it_broke(dfs, cluster):
+def test_a_body_that_breaks_off_goes_on_where_it_broke(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     attr = cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [cut(3_000_000), cut(1_000_000)]
     assert dfs.cat("/f") == DATA
     first, second, third = ranges(cluster)
     assert first is None
+    assert second is not None
+    assert third is not None
     assert 0 < int(second[6:-1]) <= 3_000_000 < int(third[6:-1]) <= 4_000_000
     etags = [seen.headers.get("if-range") for seen in cluster.datanode.seen]
     assert etags == [None, *[f'"{attr.ino:x}-{attr.version:x}"'] * 2]
     assert [seen.target for seen in cluster.namenode.seen].count("/fs/f") == 3
 
 
-def test_a_datanode_that_is_away_is_replaced_by_another(dfs, cluster):
+def test_a_datanode_that_is_away_is_replaced_by_another(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/files/1/1/x"
@@ -53,14 +60,16 @@ def test_a_datanode_that_is_away_is_replaced_by_another(dfs, cluster):
     assert dfs.cat("/f") == DATA
 
 
-def test_an_error_of_a_datanode_is_asked_about_at_the_namenode(dfs, cluster):
+def test_an_error_of_a_datanode_is_asked_about_at_the_namenode(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     gone = Reply(404, b'{"error": "ENOENT", "message": "gone"}', {"Content-Type": "application/json"})
     cluster.faults[("datanode", "GET")] = [gone, Reply(500, b"oops")]
     assert dfs.cat("/f") == DATA
 
 
-def test_a_datanode_that_always_refuses_is_an_error_soon(dfs, cluster, fake_time):
+def test_a_datanode_that_always_refuses_is_an_error_soon(
+    dfs: HttpNameNode, cluster: FakeCluster, fake_time: FakeTime
+) -> None:
     cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [Reply(500, b"oops")] * 100
     with pytest.raises(OSError) as caught:
@@ -69,10 +78,10 @@ def test_a_datanode_that_always_refuses_is_an_error_soon(dfs, cluster, fake_time
     assert fake_time.now < 1
 
 
-def test_content_that_changes_in_the_middle(dfs, cluster, tmp_path):
+def test_content_that_changes_in_the_middle(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.put("/f", DATA)
 
-    def replaced(reply):
+    def replaced(reply: Reply) -> Reply:
         cluster.put("/f", b"new" * 1_000_000)
         return cut(2_000_000)(reply)
 
@@ -85,14 +94,14 @@ def test_content_that_changes_in_the_middle(dfs, cluster, tmp_path):
     assert dfs.cat("/f") == b"new" * 1_000_000
     cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [replaced]
-    seen = []
+    seen: list[tuple[int, int]] = []
     dfs.get("/f", tmp_path / "f", progress=lambda done, total, path: seen.append((done, total)))
     assert (tmp_path / "f").read_bytes() == b"new" * 1_000_000
     assert os.listdir(tmp_path) == ["f"]
     assert seen[-1] == (3_000_000, 3_000_000)
 
 
-def test_other_content_that_is_shorter_is_no_end(dfs, cluster):
+def test_other_content_that_is_shorter_is_no_end(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     shorter = Reply(416, b"", {"ETag": '"other"', "Content-Range": "bytes */5"})
     cluster.faults[("datanode", "GET")] = [cut(3_000_000), shorter]
@@ -100,7 +109,9 @@ def test_other_content_that_is_shorter_is_no_end(dfs, cluster):
         dfs.cat("/f", io.BytesIO())
 
 
-def test_a_datanode_that_the_namenode_keeps_naming_is_passed_by(dfs, cluster, serve):
+def test_a_datanode_that_the_namenode_keeps_naming_is_passed_by(
+    dfs: HttpNameNode, cluster: FakeCluster, serve: Serve
+) -> None:
     cluster.put("/f", DATA)
     nodes = [
         NodeBody(str(number), "alive", url, url, 1, 0, 1, 0, 0.0, True)
@@ -115,7 +126,7 @@ def test_a_datanode_that_the_namenode_keeps_naming_is_passed_by(dfs, cluster, se
     assert len(cluster.datanode.seen) == 1
 
 
-def test_an_empty_file(dfs, cluster, tmp_path):
+def test_an_empty_file(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.put("/f", b"")
     assert dfs.cat("/f") == b""
     with dfs.open("/f", "rb") as file:
@@ -125,7 +136,7 @@ def test_an_empty_file(dfs, cluster, tmp_path):
     assert (tmp_path / "f").read_bytes() == b""
 
 
-def test_a_part_of_the_content(dfs, cluster):
+def test_a_part_of_the_content(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", b"0123456789")
     content = Content(dfs._operations.transport, "/f")
     assert b"".join(content.pieces(2, 5)) == b"234"
@@ -133,7 +144,7 @@ def test_a_part_of_the_content(dfs, cluster):
     assert b"".join(content.pieces(8, 100)) == b"89"
 
 
-def test_a_file_object_reads_seeks_and_goes_on_after_a_failure(dfs, cluster):
+def test_a_file_object_reads_seeks_and_goes_on_after_a_failure(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [cut(100_000), cut(0)]
     with dfs.open("/f", "rb") as file:
@@ -153,19 +164,23 @@ def test_a_file_object_reads_seeks_and_goes_on_after_a_failure(dfs, cluster):
         file.read()
 
 
-def test_reading_on_asks_for_ever_larger_ranges(dfs, cluster):
+def test_reading_on_asks_for_ever_larger_ranges(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     with dfs.open("/f", "rb") as file:
         while file.read(65536):
             pass
-    lengths = [int(text[6:].split("-")[1]) - int(text[6:].split("-")[0]) + 1 for text in ranges(cluster)]
+    lengths = []
+    for asked in ranges(cluster):
+        assert asked is not None
+        first, last = asked.removeprefix("bytes=").split("-")
+        lengths.append(int(last) - int(first) + 1)
     assert lengths[0] == 256 << 10
     assert lengths == sorted(lengths)
     assert len(lengths) < 6
     assert len(cluster.namenode.seen) == 1
 
 
-def test_a_file_object_stays_with_its_version(dfs, cluster):
+def test_a_file_object_stays_with_its_version(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", DATA)
     with dfs.open("/f", "rb") as file:
         file.read(10)
@@ -176,13 +191,13 @@ def test_a_file_object_stays_with_its_version(dfs, cluster):
     assert caught.value.errno == errno.ESTALE
 
 
-def test_text_is_read_line_by_line(dfs, cluster):
+def test_text_is_read_line_by_line(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", "grüße\nzwei\n".encode())
     with dfs.open("/f") as file:
         assert list(file) == ["grüße\n", "zwei\n"]
 
 
-def test_opening_raises_what_open_raises(dfs, cluster):
+def test_opening_raises_what_open_raises(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/f", b"")
     for path, mode, kind in (
@@ -203,27 +218,27 @@ def test_opening_raises_what_open_raises(dfs, cluster):
         dfs.open("/f", "rb", encoding="utf-8")
 
 
-def test_what_is_written_appears_at_close(dfs, cluster):
+def test_what_is_written_appears_at_close(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     with dfs.open("/f", "w", encoding="utf-16-le") as file:
         file.write("text")
         assert b"f" not in cluster.data
     assert cluster.data[b"f"] == "text".encode("utf-16-le")
-    file = dfs.open("/f", "wb")
-    file.write(b"x" * 10)
-    file.seek(2)
-    file.write(b"yy")
-    file.close()
-    file.close()
+    binary = dfs.open("/f", "wb")
+    binary.write(b"x" * 10)
+    binary.seek(2)
+    binary.write(b"yy")
+    binary.close()
+    binary.close()
     assert cluster.data[b"f"] == b"xxyyxxxxxx"
-    with dfs.open("/f", "ab") as file:
-        file.write(b"!")
+    with dfs.open("/f", "ab") as binary:
+        binary.write(b"!")
     with dfs.open("/new", "a") as file:
         file.write("made")
     assert (cluster.data[b"f"], cluster.data[b"new"]) == (b"xxyyxxxxxx!", b"made")
 
 
 @pytest.mark.parametrize("mode", ["w", "wb", "x", "a"])
-def test_an_exception_writes_nothing(dfs, cluster, mode):
+def test_an_exception_writes_nothing(dfs: HttpNameNode, cluster: FakeCluster, mode: str) -> None:
     with pytest.raises(ZeroDivisionError), dfs.open("/f", mode) as file:
         file.write(b"x" if "b" in mode else "x")
         raise ZeroDivisionError
@@ -231,7 +246,9 @@ def test_an_exception_writes_nothing(dfs, cluster, mode):
 
 
 @pytest.mark.parametrize("mode", ["w", "wb"])
-def test_an_object_that_is_dropped_writes_nothing_and_says_so(dfs, cluster, mode):
+def test_an_object_that_is_dropped_writes_nothing_and_says_so(
+    dfs: HttpNameNode, cluster: FakeCluster, mode: str
+) -> None:
     file = dfs.open("/f", mode)
     file.write(b"x" if mode == "wb" else "x")
     with pytest.warns(ResourceWarning, match="nothing was written"):
@@ -239,17 +256,17 @@ def test_an_object_that_is_dropped_writes_nothing_and_says_so(dfs, cluster, mode
     assert b"f" not in cluster.data
 
 
-def test_append_makes_what_is_missing(dfs, cluster):
+def test_append_makes_what_is_missing(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     dfs.append("/log", b"1")
     dfs.append("/log", io.BytesIO(b"2"))
     assert cluster.data[b"log"] == b"12"
 
 
-def part_of(path):
+def part_of(path: Path) -> Path:
     return path.with_name(os.fsdecode(part_name(os.fsencode(path.name))))
 
 
-def test_a_large_download_is_resumed_by_the_next_one(dfs, cluster, tmp_path):
+def test_a_large_download_is_resumed_by_the_next_one(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [cut(6_000_000)] + [Reply(500, b"")] * 4
     with pytest.raises(OSError):
@@ -263,7 +280,7 @@ def test_a_large_download_is_resumed_by_the_next_one(dfs, cluster, tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_a_part_of_other_content_is_not_resumed(dfs, cluster, tmp_path):
+def test_a_part_of_other_content_is_not_resumed(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.put("/f", DATA)
     cluster.faults[("datanode", "GET")] = [cut(6_000_000)] + [Reply(500, b"")] * 4
     with pytest.raises(OSError):
@@ -275,7 +292,7 @@ def test_a_part_of_other_content_is_not_resumed(dfs, cluster, tmp_path):
     assert (tmp_path / "f").read_bytes() == DATA[::-1]
 
 
-def test_two_processes_that_fetch_the_same_file_do_not_mix(tmp_path):
+def test_two_processes_that_fetch_the_same_file_do_not_mix(tmp_path: Path) -> None:
     first = PartFile(str(tmp_path / "f"), len(DATA), '"1"')
     second = PartFile(str(tmp_path / "f"), len(DATA), '"1"')
     assert first.resumable
@@ -289,7 +306,7 @@ def test_two_processes_that_fetch_the_same_file_do_not_mix(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_names_of_parts_fit():
+def test_names_of_parts_fit() -> None:
     assert part_name(b"x") == b".x.dfs-part"
     assert len(part_name(b"x" * 255)) <= 255
     assert part_name(b"x" * 254 + b"y") != part_name(b"x" * 255)

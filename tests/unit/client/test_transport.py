@@ -6,29 +6,32 @@ import errno
 import io
 import os
 import socket
-import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dfslib.client.namenode import HttpNameNode
 from dfslib.client.operations import format_time
 from dfslib.client.remote_paths import target
-from dfslib.errors import IncompleteBody, NotEnoughDatanodes, NotFound, Unavailable
+from dfslib.errors import DfsError, IncompleteBody, NotEnoughDatanodes, NotFound, Unavailable
 from dfslib.wire import routes
 from dfslib.wire.messages import encode_error
-
-Reply = sys.modules["fake_server"].Reply
-
-
-def refuse(error, status=None):
-    return Reply(status or error.http_status, encode_error(error), {"Content-Type": "application/json"})
+from tests.unit.client.fake_cluster import FakeCluster, Fault
+from tests.unit.client.fake_server import FakeServer, Reply, Seen, Serve
+from tests.unit.client.fake_time import Connect, FakeTime
 
 
-def free_port():
+def refuse(error: DfsError) -> Reply:
+    return Reply(error.http_status, encode_error(error), {"Content-Type": "application/json"})
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
 
 
 NAMES = [bytes([byte]) for byte in range(1, 256) if byte != ord("/")] + [
@@ -37,14 +40,14 @@ NAMES = [bytes([byte]) for byte in range(1, 256) if byte != ord("/")] + [
 ]  # fmt: skip
 
 
-def test_every_name_reaches_the_server_byte_for_byte(dfs, cluster):
+def test_every_name_reaches_the_server_byte_for_byte(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     for name in NAMES:
         dfs.exists(b"/d/" + name)
     sent = [seen.target for seen in cluster.namenode.seen]
     assert sent == [routes.fs(b"/d/" + name) for name in NAMES]
 
 
-def test_parameters_reach_the_server_byte_for_byte(dfs, cluster):
+def test_parameters_reach_the_server_byte_for_byte(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     for name in NAMES:
         with pytest.raises(FileNotFoundError):
             dfs.rename("/missing", b"/" + name)
@@ -52,12 +55,12 @@ def test_parameters_reach_the_server_byte_for_byte(dfs, cluster):
     assert [query.partition("&to=")[2] for query in queries] == [routes.fs(name).removeprefix("/fs") for name in NAMES]
 
 
-def test_an_environment_with_a_proxy_is_not_heeded(dfs, monkeypatch):
+def test_an_environment_with_a_proxy_is_not_heeded(dfs: HttpNameNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
     assert dfs.exists("/")
 
 
-def test_paths_are_text_bytes_or_path_objects(dfs, cluster, tmp_path):
+def test_paths_are_text_bytes_or_path_objects(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     for path in ("/a/ü", os.fsencode("a/ü"), type(tmp_path)("/a/ü")):
         assert not dfs.exists(path)
     assert {seen.target for seen in cluster.namenode.seen} == {"/fs/a/%C3%BC"}
@@ -68,10 +71,10 @@ def test_paths_are_text_bytes_or_path_objects(dfs, cluster, tmp_path):
     assert target("/") == "/fs/"
 
 
-def test_errors_are_those_of_local_files(dfs, cluster):
+def test_errors_are_those_of_local_files(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.mkdir("/dir")
     cluster.put("/dir/file", b"x")
-    for call, kind, number in (
+    cases: list[tuple[Callable[[], object], type[OSError], int]] = [
         (lambda: dfs.cat("/none"), FileNotFoundError, errno.ENOENT),
         (lambda: dfs.cat("/dir"), IsADirectoryError, errno.EISDIR),
         (lambda: dfs.tee("/dir", b""), IsADirectoryError, errno.EISDIR),
@@ -81,7 +84,8 @@ def test_errors_are_those_of_local_files(dfs, cluster):
         (lambda: dfs.rmdir("/dir/file"), NotADirectoryError, errno.ENOTDIR),
         (lambda: dfs.rm("/dir"), IsADirectoryError, errno.EISDIR),
         (lambda: dfs.readlink("/dir/file"), OSError, errno.EINVAL),
-    ):
+    ]
+    for call, kind, number in cases:
         with pytest.raises(kind) as caught:
             call()
         assert caught.value.errno == number
@@ -89,27 +93,26 @@ def test_errors_are_those_of_local_files(dfs, cluster):
         assert caught.value.filename in ("/none", "/dir", "/dir/file")
 
 
-def test_two_names_of_an_error(dfs):
+def test_two_names_of_an_error(dfs: HttpNameNode) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         dfs.mv("/none", "/there")
     assert (caught.value.filename, caught.value.filename2) == ("/none", "/there")
 
 
-def test_a_server_that_starts_late_is_waited_for(connect, fake_time, serve):
+def test_a_server_that_starts_late_is_waited_for(connect: Connect, fake_time: FakeTime, serve: Serve) -> None:
     port = free_port()
-    server = []
+    servers: list[FakeServer] = []
 
-    def sleep(seconds):
-        fake_time.now += seconds
-        if not server:
-            server.append(serve(lambda _: Reply(204), port))
+    def start() -> None:
+        if not servers:
+            servers.append(serve(lambda _: Reply(204), port))
 
-    fake_time.sleep = sleep
+    fake_time.on_sleep = start
     connect(f"http://127.0.0.1:{port}/").rm("/x", recursive=True)
-    assert [seen.method for seen in server[0].seen] == ["DELETE"]
+    assert [seen.method for seen in servers[0].seen] == ["DELETE"]
 
 
-def test_nobody_there_is_a_connection_error_after_the_time(connect, fake_time):
+def test_nobody_there_is_a_connection_error_after_the_time(connect: Connect, fake_time: FakeTime) -> None:
     url = f"http://127.0.0.1:{free_port()}/"
     with pytest.raises(ConnectionRefusedError, match=url):
         connect(url, timeout_s=30.0).df()
@@ -118,7 +121,7 @@ def test_nobody_there_is_a_connection_error_after_the_time(connect, fake_time):
     assert max(fake_time.pauses) == 2.0
 
 
-def test_a_lost_answer_is_asked_for_again_where_twice_is_once(dfs, cluster):
+def test_a_lost_answer_is_asked_for_again_where_twice_is_once(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     lost = Reply(drop=True)
     cluster.faults = {("namenode", method): [lost, lost] for method in ("HEAD", "PUT", "GET")}
     dfs.tee("/f", b"content")
@@ -128,12 +131,12 @@ def test_a_lost_answer_is_asked_for_again_where_twice_is_once(dfs, cluster):
     assert all(seen.body == b"content" for seen in cluster.namenode.seen[:3])
 
 
-def lose_the_answer(reply):
+def lose_the_answer(reply: Reply) -> Reply:
     """The request is done, and nobody hears of it."""
     return replace(reply, drop=True)
 
 
-def request_ids(cluster):
+def request_ids(cluster: FakeCluster) -> list[str | None]:
     return [seen.headers.get("x-dfs-request-id") for seen in cluster.namenode.seen if seen.method != "HEAD"]
 
 
@@ -152,9 +155,11 @@ def request_ids(cluster):
         lambda dfs: dfs.chmod("/f", 0o600),
     ],
 )
-def test_a_lost_answer_is_asked_for_again_with_the_same_id(dfs, cluster, call):
+def test_a_lost_answer_is_asked_for_again_with_the_same_id(
+    dfs: HttpNameNode, cluster: FakeCluster, call: Callable[[HttpNameNode], object]
+) -> None:
     cluster.put("/f", b"x")
-    lost = [lose_the_answer, Reply(drop=True), Reply(502, b"<html>", {"Content-Type": "text/html"})]
+    lost: list[Fault] = [lose_the_answer, Reply(drop=True), Reply(502, b"<html>", {"Content-Type": "text/html"})]
     cluster.faults = {("namenode", method): list(lost) for method in ("POST", "PUT", "DELETE")}
     call(dfs)
     ids = request_ids(cluster)
@@ -165,7 +170,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_id(dfs, cluster, call):
         assert cluster.data[b"f"] in (b"x", b"xx")
 
 
-def test_each_call_has_an_id_of_its_own_and_reading_has_none(dfs, cluster):
+def test_each_call_has_an_id_of_its_own_and_reading_has_none(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     dfs.append("/f", b"x")
     dfs.append("/f", b"x")
     assert dfs.cat("/f") == b"xx"
@@ -174,8 +179,10 @@ def test_each_call_has_an_id_of_its_own_and_reading_has_none(dfs, cluster):
     assert ids[-1] is None
 
 
-def test_a_change_is_not_repeated_when_the_namenode_may_have_forgotten_it(connect, cluster, fake_time):
-    cluster.faults[("namenode", "POST")] = [lose_the_answer] + [Reply(drop=True)] * 10_000
+def test_a_change_is_not_repeated_when_the_namenode_may_have_forgotten_it(
+    connect: Connect, cluster: FakeCluster, fake_time: FakeTime
+) -> None:
+    cluster.faults[("namenode", "POST")] = [lose_the_answer, *[Reply(drop=True)] * 10_000]
     with pytest.raises(ConnectionError, match="no answer from"):
         connect(cluster.namenode.url, timeout_s=36_000.0).mkdir("/d")
     assert fake_time.now < 600
@@ -183,13 +190,15 @@ def test_a_change_is_not_repeated_when_the_namenode_may_have_forgotten_it(connec
 
 
 @pytest.mark.parametrize("error", [NotEnoughDatanodes("none"), Unavailable("starting"), IncompleteBody("stalled")])
-def test_an_answer_that_says_nothing_has_changed_allows_everything_again(dfs, cluster, error):
+def test_an_answer_that_says_nothing_has_changed_allows_everything_again(
+    dfs: HttpNameNode, cluster: FakeCluster, error: DfsError
+) -> None:
     cluster.faults[("namenode", "POST")] = [refuse(error)]
     dfs.mkdir("/d")
     assert [seen.method for seen in cluster.namenode.seen] == ["POST", "POST"]
 
 
-def test_a_proxys_error_page_says_nothing_about_the_request(dfs, cluster):
+def test_a_proxys_error_page_says_nothing_about_the_request(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     page = Reply(502, b"<html>", {"Content-Type": "text/html"})
     cluster.faults[("namenode", "POST")] = [page] * 1000
     with pytest.raises(ConnectionError, match="502"):
@@ -198,7 +207,7 @@ def test_a_proxys_error_page_says_nothing_about_the_request(dfs, cluster):
     assert dfs.exists("/")
 
 
-def test_a_file_is_sent_again_from_where_it_was(dfs, cluster):
+def test_a_file_is_sent_again_from_where_it_was(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.faults[("namenode", "PUT")] = [Reply(drop=True)]
     file = io.BytesIO(b"skipped" + b"content" * 100_000)
     file.seek(7)
@@ -206,9 +215,9 @@ def test_a_file_is_sent_again_from_where_it_was(dfs, cluster):
     assert [seen.body for seen in cluster.namenode.seen] == [b"content" * 100_000] * 2
 
 
-def test_a_pipe_is_sent_in_chunks_and_once_only(dfs, cluster):
+def test_a_pipe_is_sent_in_chunks_and_once_only(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     class Pipe(io.BytesIO):
-        def seekable(self):
+        def seekable(self) -> bool:
             return False
 
     dfs.tee("/f", Pipe(b"x" * 1_000_000))
@@ -220,28 +229,31 @@ def test_a_pipe_is_sent_in_chunks_and_once_only(dfs, cluster):
     assert len(cluster.namenode.seen) == 2
 
 
-def test_a_source_that_fails_ends_the_upload_with_its_own_error(dfs, cluster):
+def test_a_source_that_fails_ends_the_upload_with_its_own_error(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     class Broken(io.RawIOBase):
-        def read(self, size=-1):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
             raise BrokenPipeError(errno.EPIPE, "the source's own")
 
     with pytest.raises(BrokenPipeError, match="the source's own"):
-        dfs.tee("/f", Broken())
+        dfs.tee("/f", io.BufferedReader(Broken()))
     assert not dfs.exists("/f")
 
 
-def test_text_is_no_content(dfs):
+def test_text_is_no_content(dfs: HttpNameNode) -> None:
     with pytest.raises(TypeError):
-        dfs.tee("/f", "text")
+        dfs.tee("/f", "text")  # type: ignore[arg-type]  # it is refused
     with pytest.raises(TypeError):
-        dfs.tee("/f", io.StringIO("text"))
+        dfs.tee("/f", io.StringIO("text"))  # type: ignore[arg-type]  # it is refused
 
 
-def test_many_threads_share_one_client(dfs, cluster):
+def test_many_threads_share_one_client(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.put("/f", b"content")
-    failures = []
+    failures: list[BaseException] = []
 
-    def work():
+    def work() -> None:
         try:
             assert all(dfs.cat("/f") == b"content" for _ in range(20))
         except BaseException as error:
@@ -256,39 +268,39 @@ def test_many_threads_share_one_client(dfs, cluster):
     assert not failures
 
 
-def test_an_answer_of_something_else_is_told(connect, serve):
+def test_an_answer_of_something_else_is_told(connect: Connect, serve: Serve) -> None:
     with pytest.raises(OSError, match="did not answer as a namenode does"):
         connect(serve(lambda _: Reply(body=b"<html>hello")).url).df()
     with pytest.raises(OSError, match="no attributes"):
         connect(serve(lambda _: Reply()).url).stat("/")
 
 
-def test_urls_are_checked():
+def test_urls_are_checked() -> None:
     for url in ("localhost:8180", "ftp://host/", "http://", "http://host/?x"):
         with pytest.raises(ValueError, match="URL"):
             HttpNameNode(url)
 
 
-def test_ping_asks_once(connect, serve, fake_time):
+def test_ping_asks_once(connect: Connect, serve: Serve, fake_time: FakeTime) -> None:
     assert not connect(f"http://127.0.0.1:{free_port()}/").ping_alive()
     assert not connect(serve(lambda _: refuse(Unavailable("starting"))).url).ping_alive()
     assert connect(serve(lambda _: Reply(body=b"{}")).url).ping_alive()
     assert not fake_time.pauses
 
 
-def test_times_are_exact():
+def test_times_are_exact() -> None:
     assert format_time(1_700_000_000_123_456_789) == "1700000000.123456789"
     assert format_time(0) == "0.000000000"
     assert format_time(-1) == "-0.000000001"
 
 
-def test_head_errors_come_from_the_header(connect, serve):
+def test_head_errors_come_from_the_header(connect: Connect, serve: Serve) -> None:
     error = NotFound()
     client = connect(serve(lambda _: Reply(404, b"", {"X-DFS-Error": error.code})).url)
     assert not client.exists("/x")
 
 
-def test_half_a_head_is_no_answer(connect, cluster):
+def test_half_a_head_is_no_answer(connect: Connect, cluster: FakeCluster) -> None:
     """Of `X-DFS-Size: 12345` only `X-DFS-Size: 12` may arrive."""
     cluster.put("/f", b"x" * 12345)
     with socket.create_connection(cluster.namenode.address) as upstream:
@@ -296,7 +308,7 @@ def test_half_a_head_is_no_answer(connect, cluster):
         answer = upstream.recv(65536)
     halves = [answer[:10], answer[: answer.index(b"12345") + 2], answer]
 
-    def serve():
+    def serve() -> None:
         for part in halves:
             connection, _ = listener.accept()
             with connection:
@@ -310,12 +322,12 @@ def test_half_a_head_is_no_answer(connect, cluster):
         thread.join()
 
 
-def test_a_namenode_that_is_silent_is_asked_again(connect, cluster, monkeypatch):
+def test_a_namenode_that_is_silent_is_asked_again(connect: Connect, cluster: FakeCluster) -> None:
     """A small change is not waited for as long as a large upload's last block."""
     silent = threading.Event()
     answer = cluster.namenode.handler
 
-    def handler(seen):
+    def handler(seen: Seen) -> Reply:
         if len(cluster.namenode.seen) == 1:
             silent.wait()
         return answer(seen)

@@ -6,17 +6,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
+from pathlib import Path
 
 import pytest
 
+from dfslib.client.namenode import HttpNameNode
 from dfslib.client.parallel import Stopped, Tally, run_all
 from dfslib.client.transfers import TransferOptions
+from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_server import Reply
 
-Reply = sys.modules["fake_server"].Reply
 
-
-def make_tree(top):
+def make_tree(top: Path) -> None:
     (top / "sub" / "empty").mkdir(parents=True)
     (top / "a").write_bytes(b"content of a")
     (top / "sub" / "b").write_bytes(b"b" * 300_000)
@@ -26,24 +27,25 @@ def make_tree(top):
     os.utime(top / "a", ns=(1, 1_600_000_000_123_456_789))
 
 
-def snapshot(top):
-    found = {}
+def snapshot(top: Path) -> dict[str, str | tuple[bytes, str, int] | None]:
+    """Everything below `top`: targets of links, and content, modes and times of files."""
+    found: dict[str, str | tuple[bytes, str, int] | None] = {}
     for folder, folders, files in os.walk(top):
         for name in folders + files:
             path = os.path.join(folder, name)
             info = os.lstat(path)
-            content = os.readlink(path) if os.path.islink(path) else None
-            if os.path.isfile(path) and content is None:
+            relative = os.path.relpath(path, top)
+            found[relative] = os.readlink(path) if os.path.islink(path) else None
+            if os.path.isfile(path) and not os.path.islink(path):
                 with open(path, "rb") as file:
-                    content = (file.read(), oct(info.st_mode), info.st_mtime_ns)
-            found[os.path.relpath(path, top)] = content
+                    found[relative] = (file.read(), oct(info.st_mode), info.st_mtime_ns)
     return found
 
 
-def test_a_tree_there_and_back(dfs, cluster, tmp_path):
+def test_a_tree_there_and_back(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     source = tmp_path / "source"
     make_tree(source)
-    done = []
+    done: list[tuple[int, int, str]] = []
     dfs.put(source, "/t", progress=lambda *step: done.append(step))
     assert done[-1][:2] == (300_012, 300_012)
     assert cluster.attrs[b"t/a"].mode == 0o640
@@ -53,13 +55,15 @@ def test_a_tree_there_and_back(dfs, cluster, tmp_path):
     assert snapshot(tmp_path / "back") == snapshot(source)
 
 
-def test_a_small_file_is_one_request_beside_the_look_at_its_place(dfs, cluster, tmp_path):
+def test_a_small_file_is_one_request_beside_the_look_at_its_place(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path
+) -> None:
     (tmp_path / "f").write_bytes(b"x")
     dfs.put(tmp_path / "f", "/f")
     assert [seen.method for seen in cluster.namenode.seen] == ["HEAD", "PUT"]
 
 
-def test_a_file_goes_into_a_directory(dfs, cluster, tmp_path):
+def test_a_file_goes_into_a_directory(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.mkdir("/d")
     (tmp_path / "f").write_bytes(b"x")
     dfs.put(tmp_path / "f", "/d")
@@ -68,7 +72,7 @@ def test_a_file_goes_into_a_directory(dfs, cluster, tmp_path):
     assert (tmp_path / "here" / "f").read_bytes() == b"x"
 
 
-def test_what_is_equal_is_skipped(dfs, cluster, tmp_path):
+def test_what_is_equal_is_skipped(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     source = tmp_path / "source"
     make_tree(source)
     dfs.put(source, "/t")
@@ -83,14 +87,14 @@ def test_what_is_equal_is_skipped(dfs, cluster, tmp_path):
     assert cluster.data[b"t/a"] == b"CONTENT OF A"
 
 
-def test_one_failure_does_not_end_the_others(dfs, cluster, tmp_path):
+def test_one_failure_does_not_end_the_others(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     source = tmp_path / "source"
     make_tree(source)
     os.mkfifo(source / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(source / "socket"))
     (source / "sub" / "b").chmod(0)
-    errors = []
+    errors: list[OSError] = []
     dfs.upload([(str(source), b"/t")], TransferOptions(on_error=errors.append))
     kinds = {error.filename.rpartition("/")[2]: error.errno for error in errors}
     expected = {"fifo": errno.EOPNOTSUPP, "socket": errno.EOPNOTSUPP}
@@ -100,8 +104,8 @@ def test_one_failure_does_not_end_the_others(dfs, cluster, tmp_path):
     assert cluster.data[b"t/a"] == b"content of a"
 
 
-def test_a_missing_source_and_a_directory_without_recursion(dfs, tmp_path):
-    errors = []
+def test_a_missing_source_and_a_directory_without_recursion(dfs: HttpNameNode, tmp_path: Path) -> None:
+    errors: list[OSError] = []
     options = TransferOptions(recursive=False, on_error=errors.append)
     dfs.upload([(str(tmp_path / "none"), b"/x"), (str(tmp_path), b"/y")], options)
     dfs.download([(b"/none", str(tmp_path / "x")), (b"/", str(tmp_path / "y"))], options)
@@ -110,12 +114,14 @@ def test_a_missing_source_and_a_directory_without_recursion(dfs, tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"..", b".", b"a/b", b"../up", b"/etc/x", b""])
-def test_a_name_from_a_server_never_leads_out_of_the_destination(dfs, cluster, tmp_path, name):
+def test_a_name_from_a_server_never_leads_out_of_the_destination(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path, name: bytes
+) -> None:
     cluster.put("/t/ok", b"fine")
     cluster.mkdir("/t")
     evil = cluster.put("/evil", b"evil")
 
-    def listing(reply):
+    def listing(reply: Reply) -> Reply:
         plain = b'"name":"ok"'
         assert plain in reply.body
         entry = reply.body.replace(plain, b'"name":"' + name + b'"', 1)
@@ -132,7 +138,9 @@ def test_a_name_from_a_server_never_leads_out_of_the_destination(dfs, cluster, t
     assert os.listdir(tmp_path / "in") == []
 
 
-def test_a_symbolic_link_in_the_destination_is_not_followed(dfs, cluster, tmp_path):
+def test_a_symbolic_link_in_the_destination_is_not_followed(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     cluster.mkdir("/t")
@@ -143,7 +151,7 @@ def test_a_symbolic_link_in_the_destination_is_not_followed(dfs, cluster, tmp_pa
     cluster.mkdir("/t/way")
     cluster.put("/t/way/x", b"x")
     cluster.put("/t/file", b"content")
-    errors = []
+    errors: list[OSError] = []
     dfs.download([(b"/t", str(tmp_path / "in"))], TransferOptions(on_error=errors.append))
     assert [error.errno for error in errors] == [errno.EEXIST]
     assert os.listdir(outside) == []
@@ -151,7 +159,9 @@ def test_a_symbolic_link_in_the_destination_is_not_followed(dfs, cluster, tmp_pa
     assert not (tmp_path / "in" / "file").is_symlink()
 
 
-def test_a_part_that_is_a_symbolic_link_is_not_followed(dfs, cluster, tmp_path):
+def test_a_part_that_is_a_symbolic_link_is_not_followed(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path
+) -> None:
     cluster.put("/f", b"content")
     os.symlink(tmp_path / "elsewhere", tmp_path / ".f.dfs-part")
     with pytest.raises(OSError) as caught:
@@ -160,14 +170,16 @@ def test_a_part_that_is_a_symbolic_link_is_not_followed(dfs, cluster, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_device_that_the_user_names_is_written_to_and_not_replaced(dfs, cluster, tmp_path):
+def test_a_device_that_the_user_names_is_written_to_and_not_replaced(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path
+) -> None:
     cluster.put("/f", b"content")
     os.symlink("/dev/null", tmp_path / "null")
     dfs.get("/f", tmp_path / "null")
     assert not os.path.isfile("/dev/null")
 
 
-def test_a_link_that_the_user_names_is_followed(dfs, cluster, tmp_path):
+def test_a_link_that_the_user_names_is_followed(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.put("/f", b"content")
     os.symlink(tmp_path / "real", tmp_path / "link")
     dfs.get("/f", tmp_path / "link")
@@ -175,12 +187,12 @@ def test_a_link_that_the_user_names_is_followed(dfs, cluster, tmp_path):
     assert (tmp_path / "link").is_symlink()
 
 
-def test_an_interruption_leaves_no_parts(dfs, cluster, tmp_path):
+def test_an_interruption_leaves_no_parts(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     for number in range(20):
         cluster.put(f"/t/{number}", b"x" * 5_000_000)
     cluster.mkdir("/t")
 
-    def interrupt(done, _total, _path):
+    def interrupt(done: int, _total: int, _path: str) -> None:
         if done > 20_000_000:
             raise KeyboardInterrupt
 
@@ -189,7 +201,7 @@ def test_an_interruption_leaves_no_parts(dfs, cluster, tmp_path):
     assert not [name for name in os.listdir(tmp_path / "in") if name.startswith(".")]
 
 
-def test_a_tree_is_copied_into_itself_only_with_an_error(dfs, cluster):
+def test_a_tree_is_copied_into_itself_only_with_an_error(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.mkdir("/t")
     for place in ("/t", "/t/x", "/t/x/y"):
         with pytest.raises(OSError) as caught:
@@ -197,7 +209,7 @@ def test_a_tree_is_copied_into_itself_only_with_an_error(dfs, cluster):
         assert caught.value.errno == errno.EINVAL
 
 
-def test_mv_goes_into_a_directory_and_rename_does_not(dfs, cluster):
+def test_mv_goes_into_a_directory_and_rename_does_not(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/f", b"x")
     dfs.mv("/f", "/d")
@@ -206,7 +218,7 @@ def test_mv_goes_into_a_directory_and_rename_does_not(dfs, cluster):
     assert b"g" in cluster.attrs
 
 
-def test_mkfs_deletes_everything(dfs, cluster):
+def test_mkfs_deletes_everything(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     cluster.mkdir("/d")
     cluster.put("/d/f", b"")
     cluster.put("/" + "\udcff", b"")
@@ -214,7 +226,7 @@ def test_mkfs_deletes_everything(dfs, cluster):
     assert list(cluster.attrs) == [b""]
 
 
-def test_long_listings_come_in_pages(dfs, cluster):
+def test_long_listings_come_in_pages(dfs: HttpNameNode, cluster: FakeCluster) -> None:
     for number in range(2500):
         cluster.put(f"/{number:04}", b"")
     entries = dfs.ls("/")
@@ -222,7 +234,7 @@ def test_long_listings_come_in_pages(dfs, cluster):
     assert len(cluster.namenode.seen) == 3
 
 
-def test_walk_is_os_walk(dfs, cluster, tmp_path):
+def test_walk_is_os_walk(dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path) -> None:
     make_tree(tmp_path)
     (tmp_path / "sub" / "deeper").mkdir()
     (tmp_path / "sub" / "deeper" / "c").touch()
@@ -234,9 +246,12 @@ def test_walk_is_os_walk(dfs, cluster, tmp_path):
         remote = [(d, sorted(x), sorted(y)) for d, x, y in dfs.walk("/", topdown)]
         assert sorted(local) == sorted(remote)
         assert remote.index(next(r for r in remote if r[0] == "/")) == (0 if topdown else len(remote) - 1)
-    for _, folders, _ in dfs.walk("/"):
+    visited = []
+    for directory, folders, _ in dfs.walk("/"):
+        visited.append(directory)
         folders[:] = []
-    seen = []
+    assert visited == ["/"]
+    seen: list[OSError] = []
     assert list(dfs.walk("/none", onerror=seen.append)) == []
     assert seen[0].errno == errno.ENOENT
 
@@ -245,7 +260,9 @@ def test_walk_is_os_walk(dfs, cluster, tmp_path):
     "pattern",
     ["*", "a*", "*/b", "s*/*", "**", "**/*", "**/c", "sub/**/c", "*/", "**/", "[a-l]*", ".*", "a", "none", "?"],
 )
-def test_glob_is_glob_glob(dfs, cluster, tmp_path, pattern, monkeypatch):
+def test_glob_is_glob_glob(
+    dfs: HttpNameNode, cluster: FakeCluster, tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import glob
 
     make_tree(tmp_path)
@@ -259,11 +276,11 @@ def test_glob_is_glob_glob(dfs, cluster, tmp_path, pattern, monkeypatch):
     assert sorted(dfs.glob("/" + pattern)) == sorted("/" + path for path in glob.glob(pattern))
 
 
-def test_the_first_failure_stops_the_others():
+def test_the_first_failure_stops_the_others() -> None:
     tally = Tally(None)
-    ran = []
+    ran: list[int] = []
 
-    def fail():
+    def fail() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
