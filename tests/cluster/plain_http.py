@@ -46,4 +46,4 @@ def read_file(url: str, path: str, **headers: str) -> Answer:
     answer = call(url, "GET", path)
     assert answer.status == 307, answer
     parts = urlsplit(answer.headers["location"])
-    return call(f"http://{parts.netloc}", "GET", parts.path, **headers)
+    return call(f"http://{parts.netloc}", "GET", parts.path, None, **headers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +14,7 @@ from tests.cluster.plain_http import Answer, call, read_file
 from tests.cluster.real_cluster import Cluster, wait_until
 
 
-def tree(cluster: Cluster) -> tuple[list, dict]:
+def tree(cluster: Cluster) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """All there is in /bad, and the totals."""
     df = call(cluster.url, "GET", "/cluster/df").json()
     totals = {name: df[name] for name in ("bytes", "files", "directories")}
@@ -27,7 +28,7 @@ def something_to_lose(cluster: Cluster) -> None:
 
 
 @pytest.fixture
-def unchanged(cluster: Cluster):
+def unchanged(cluster: Cluster) -> Iterator[None]:
     before = tree(cluster)
     yield
     assert tree(cluster) == before
@@ -144,20 +145,19 @@ def test_what_a_cut_off_upload_left_is_deleted(cluster: Cluster, unchanged: None
 
 
 def test_one_of_many_clients_creates_a_name(cluster: Cluster) -> None:
-    for attempt, (make, code) in enumerate(
-        (
-            (lambda path, n: call(cluster.url, "PUT", path, b"%d" % n, If_None_Match="*"), "ECONDITION"),
-            (lambda path, n: call(cluster.url, "POST", f"{path}?op=mkdir"), "EEXIST"),
-        )
-    ):
-        answers = in_parallel(8, lambda n, make=make, attempt=attempt: make(f"/fs/race{attempt}", n))
+    makers: list[tuple[Callable[[int], Answer], str]] = [
+        (lambda n: call(cluster.url, "PUT", "/fs/race-of-files", b"%d" % n, If_None_Match="*"), "ECONDITION"),
+        (lambda _: call(cluster.url, "POST", "/fs/race-of-directories?op=mkdir"), "EEXIST"),
+    ]
+    for make, code in makers:
+        answers = in_parallel(8, make)
         assert sorted(answer.status for answer in answers)[0] == 201
         assert [answer.error for answer in answers if answer.status != 201] == [code] * 7
 
 
 def in_parallel(count: int, fn: Callable[[int], Answer]) -> list[Answer]:
     answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda n=n: answers.append(fn(n))) for n in range(count)]
+    threads = [threading.Thread(target=lambda n: answers.append(fn(n)), args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

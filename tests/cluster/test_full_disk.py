@@ -38,8 +38,9 @@ def small_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cl
             subprocess.run(["umount", root], check=True)
 
 
-def nodes(cluster: Cluster) -> list[Any]:
-    return call(cluster.url, "GET", "/cluster").json()["nodes"]
+def nodes(cluster: Cluster) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = call(cluster.url, "GET", "/cluster").json()["nodes"]
+    return found
 
 
 @pytest.mark.parametrize("small_cluster", [(0, 1, 2)], indirect=True)

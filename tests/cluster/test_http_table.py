@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_delete(cluster: Cluster) -> None:
     assert call(cluster.url, "GET", "/fs/").status == 200
 
 
-def post(cluster: Cluster, path: str, op: str, body: bytes = b"", **params: str) -> tuple[int, dict]:
+def post(cluster: Cluster, path: str, op: str, body: bytes = b"", **params: str) -> tuple[int, dict[str, Any]]:
     query = "&".join([f"op={op}", *(f"{name}={value}" for name, value in params.items())])
     answer = call(cluster.url, "POST", f"/fs{path}?{query}", body)
     return answer.status, answer.json()

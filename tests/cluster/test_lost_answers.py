@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -198,10 +199,13 @@ def test_changes_go_on_when_the_namenode_is_killed_and_restarted(make_cluster: C
             failures.append(error)
             raise
 
+    def has_come_to(goal: int) -> bool:
+        return len(done) > goal or bool(failures)
+
     thread = threading.Thread(target=work)
     thread.start()
     for goal in (20, 60):
-        wait_until(lambda goal=goal: len(done) > goal or failures, f"{goal} changes are done")
+        wait_until(partial(has_come_to, goal), f"{goal} changes are done")
         cluster.namenode.kill()
         cluster.namenode.start()
     thread.join()

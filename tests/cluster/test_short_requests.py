@@ -30,7 +30,9 @@ class Wire:
         while b"\r\n\r\n" not in self.received:
             self._more()
         head, _, self.received = self.received.partition(b"\r\n\r\n")
-        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+        found = re.search(rb"(?i)content-length: (\d+)", head)
+        assert found is not None, head
+        length = int(found[1])
         while len(self.received) < length:
             self._more()
         body, self.received = self.received[:length], self.received[length:]

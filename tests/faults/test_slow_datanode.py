@@ -16,8 +16,8 @@ NEAR = "127.0.0.2"
 
 
 def node(cluster: Cluster) -> dict[str, Any]:
-    nodes = requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]
-    return next(found for found in nodes if NEAR in found["url"])  # type: ignore[no-any-return]
+    nodes: list[dict[str, Any]] = requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]
+    return next(found for found in nodes if NEAR in found["url"])
 
 
 def test_a_slow_datanode_is_gone_on_without(tmp_path: Path) -> None:

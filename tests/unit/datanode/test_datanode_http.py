@@ -332,14 +332,14 @@ async def test_what_this_node_lacks_comes_from_another(c: Cluster) -> None:
     assert (await fetch(c, path))[:2] == (200, content)
     assert (await fetch(c, path, Range="bytes=50-60"))[1] == content[50:61]
     assert (await fetch(c, path, Range="bytes=90-5200000"))[1] == content[90:5_200_001]
-    block = routes.block(BlockId(12))
-    here, there = await fetch(c, block), await fetch(c, block, node=1)
+    twelfth = routes.block(BlockId(12))
+    here, there = await fetch(c, twelfth), await fetch(c, twelfth, node=1)
     assert here[:2] == there[:2]
     assert here[2]["ETag"] == there[2]["ETag"]
-    assert (await fetch(c, block, Range="bytes=5-9"))[1] == there[1][5:10]
-    assert (await fetch(c, block, "HEAD"))[2]["Content-Length"] == "70000"
+    assert (await fetch(c, twelfth, Range="bytes=5-9"))[1] == there[1][5:10]
+    assert (await fetch(c, twelfth, "HEAD"))[2]["Content-Length"] == "70000"
     for method in ("GET", "HEAD"):
-        assert_error(await fetch(c, block + "?local=true", method), 404, "ENOENT")
+        assert_error(await fetch(c, twelfth + "?local=true", method), 404, "ENOENT")
     assert await metric(c, "dfs_datanode_peer_reads_total") > 0
 
 

@@ -70,8 +70,9 @@ async def serving(folder: Path) -> AsyncIterator[Server]:
         runner = web.AppRunner(node.app(), access_log=None, handler_cancellation=True, shutdown_timeout=2)
         await runner.setup()
         loop = asyncio.get_running_loop()
-        assert runner.server is not None
-        server = await loop.create_server(lambda: node.connection(runner.server()), "127.0.0.1", 0)
+        framework = runner.server
+        assert framework is not None
+        server = await loop.create_server(lambda: node.connection(framework()), "127.0.0.1", 0)
         try:
             yield Server(folder / "node", server.sockets[0].getsockname()[1])
         finally:

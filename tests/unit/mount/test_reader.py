@@ -76,7 +76,7 @@ def test_a_page_is_asked_for_once_and_its_second_reader_waits_with_the_first() -
     async def two() -> None:
         reading = Reading()
         found = await asyncio.gather(reading.read(MIB, 100), reading.read(MIB + 500, 100))
-        assert found == [CONTENT[MIB : MIB + 100], CONTENT[MIB + 500 : MIB + 600]]
+        assert list(found) == [CONTENT[MIB : MIB + 100], CONTENT[MIB + 500 : MIB + 600]]
         assert await reading.read(MIB, PAGE) == CONTENT[MIB : MIB + PAGE]
         assert len(reading.source.asked) == 1
 

@@ -31,7 +31,8 @@ def test_two_makers_with_the_same_clock_differ() -> None:
 
 
 def test_time_stands_in_front() -> None:
-    early, late = (BlockIds(lambda ms=ms: ms * 1_000_000)() for ms in (1_700_000_000_000, 1_700_000_000_001))
+    early = BlockIds(lambda: 1_700_000_000_000_000_000)()
+    late = BlockIds(lambda: 1_700_000_000_001_000_000)()
     assert early < late
     assert early >> 20 == 1_700_000_000_000
 
