@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dfslib.errors import NotFound, Unavailable
 from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn, Writes, prefix_end
+from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 
@@ -51,8 +52,13 @@ def lmdb(tmp_path: Path) -> Iterator[LmdbEngine]:
     engine.close()
 
 
+def users(items: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """But for what the engine keeps for itself."""
+    return (item for item in items if item[0] not in OWN_KEYS)
+
+
 def everything(engine: MetadataEngine) -> dict[bytes, bytes]:
-    return engine.read(lambda txn: dict(txn.scan(b"", b"\xff" * KEY_MAX)))
+    return engine.read(lambda txn: dict(users(txn.scan(b"", b"\xff" * KEY_MAX))))
 
 
 def putting(key: bytes, value: bytes = b"") -> Callable[[Txn], bytes]:
@@ -129,7 +135,7 @@ def test_scans_and_writes_are_as_a_dictionary_has_them(kind: str) -> None:
         @given(before=st.dictionaries(KEYS, st.binary(max_size=2)), operations=OPERATIONS)
         def compare(before: dict[bytes, bytes], operations: list[tuple[str, bytes, bytes]]) -> None:
             def reset(txn: Txn) -> None:
-                for key, _ in txn.scan(b"", b"\xff\xff"):
+                for key, _ in users(txn.scan(b"", b"\xff\xff")):
                     txn.delete(key)
                 for key, value in before.items():
                     txn.put(key, value)
@@ -153,7 +159,7 @@ def apply(txn: Txn, model: dict[bytes, bytes], operations: list[tuple[str, bytes
         else:
             expected = sorted((key, value) for key, value in model.items() if one <= key < other)
             found = []
-            for key, value in txn.scan(one, other):
+            for key, value in users(txn.scan(one, other)):
                 found.append((key, value))
                 if what == "delete while scanning":
                     txn.delete(key)
@@ -241,11 +247,11 @@ def test_a_read_sees_one_state_whatever_is_committed_meanwhile(engine: MetadataE
     looked, committed = threading.Event(), threading.Event()
 
     def look(txn: ReadTxn) -> list[object]:
-        scan = txn.scan(b"a", b"z")
+        scan = users(txn.scan(b"a", b"z"))
         seen: list[object] = [next(scan)]
         looked.set()
         committed.wait()
-        return [*seen, *scan, txn.get(b"a"), txn.get(b"b"), list(txn.scan(b"", b"z"))]
+        return [*seen, *scan, txn.get(b"a"), txn.get(b"b"), list(users(txn.scan(b"", b"z")))]
 
     async def run() -> list[object]:
         reader = asyncio.create_task(asyncio.to_thread(engine.read, look))
@@ -283,7 +289,7 @@ def test_a_read_that_runs_ends_well_though_the_engine_is_closed(engine: Metadata
     looked, refused = threading.Event(), threading.Event()
 
     def look(txn: ReadTxn) -> list[object]:
-        scan = txn.scan(b"a", b"z")
+        scan = users(txn.scan(b"a", b"z"))
         looked.set()
         refused.wait()
         return [txn.get(b"a"), *scan]
@@ -320,7 +326,7 @@ def test_one_who_fails_takes_nothing_from_the_other_nor_from_the_caller(
         raise OSError("this listener is broken")
 
     def journal(number: int, writes: Writes) -> None:
-        told.append((number, dict(writes)))
+        told.append((number, {key: value for key, value in writes.items() if key not in OWN_KEYS}))
 
     def watch(transactions: Sequence[tuple[object, Writes]]) -> None:
         told.extend((by, dict(writes)) for by, writes in transactions)

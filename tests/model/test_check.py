@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dfslib.model import BLOCK_SIZE, ROOT, Attr, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.files.once import Done, once
 from dfslib.namenode.metadata.engine import KEY_MAX, Txn
+from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, keys, records
 from dfslib.namenode.namespace.check import Problem, check
@@ -68,7 +69,8 @@ def problems_after(damage: Callable[[Txn], None]) -> list[Problem]:
 def good_store() -> dict[bytes, bytes]:
     engine = MemoryEngine()
     asyncio.run(engine.transact(furnish))
-    return engine.read(lambda txn: dict(txn.scan(b"", b"\xff" * KEY_MAX)))
+    found = engine.read(lambda txn: dict(txn.scan(b"", b"\xff" * KEY_MAX)))
+    return {key: value for key, value in found.items() if key not in OWN_KEYS}
 
 
 GOOD = good_store()

@@ -22,6 +22,7 @@ from dfslib.namenode.checkpoint.fetching import Fetched
 from dfslib.namenode.checkpoint.format import Damaged, Header
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn
+from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import RestoredRecord, RestoringRecord
 
@@ -29,6 +30,8 @@ _BATCH: Final = 20_000
 """Keys in one transaction: some 50 ms of the writer's time, and few fsyncs for millions of keys."""
 _INODES_SKIPPED: Final = 1_000_000
 """Numbers that may have been given out after the copy was made; they are not used a second time."""
+_KEPT: Final = OWN_KEYS | {keys.RESTORING}
+"""Keys of the store itself: neither cleared nor taken over from a copy."""
 HOLD_S: Final = 24 * 3600.0
 """How long after a restore nothing is deleted from the datanodes, unless an operator says so before."""
 
@@ -50,7 +53,7 @@ async def set_aside(engine: MetadataEngine, path: Path) -> Header | None:
 
 
 async def clear(engine: MetadataEngine) -> None:
-    """Delete every key but the mark, in batches."""
+    """Delete every key but the store's own, in batches."""
     while await engine.transact(_clear_some):
         pass
 
@@ -58,7 +61,7 @@ async def clear(engine: MetadataEngine) -> None:
 def _clear_some(txn: Txn) -> int:
     found: list[bytes] = []
     for key, _ in txn.scan(b"", b"\xff" * KEY_MAX):
-        if key != keys.RESTORING:
+        if key not in _KEPT:
             found.append(bytes(key))
         if len(found) == _BATCH:
             break
@@ -103,7 +106,7 @@ def _changes(header: Header, file: BinaryIO) -> Iterator[list[tuple[bytes, bytes
 
 def _write(batch: Sequence[tuple[bytes, bytes | None]], txn: Txn) -> None:
     for key, value in batch:
-        if key == keys.RESTORING:
+        if key in _KEPT:
             continue  # of the store that was copied: this one's own mark stands until the end
         if value is None:
             txn.delete(key)

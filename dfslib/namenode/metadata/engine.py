@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
+from dfslib.namenode.metadata.history import History
+
 T = TypeVar("T")
 
 KEY_MAX: Final = 511
@@ -18,7 +20,7 @@ KEY_MAX: Final = 511
 Writes = Mapping[bytes, bytes | None]
 """What a commit changed: new values by key, None for a key that was deleted."""
 Journal = Callable[[int, Writes], None]
-"""Is told a commit's number and what it changed."""
+"""Is told a commit's number and what it changed, the records of its lineage (lineage.py) among it."""
 Watch = Callable[[Sequence[tuple[object, Writes]]], None]
 """Is told who made the transactions of a commit, and what each of them wrote, in their order."""
 
@@ -42,11 +44,11 @@ class Txn(ReadTxn, Protocol):
     """A snapshot that sees its own writes."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Raises ValueError for a key that is empty or too long."""
+        """Raises ValueError for a key that is empty, too long or the engine's own (lineage.OWN_KEYS)."""
         ...
 
     def delete(self, key: bytes) -> None:
-        """Remove a key; one that is not there is fine."""
+        """Remove a key; one that is not there is fine. Raises as `put`."""
         ...
 
 
@@ -77,6 +79,11 @@ class MetadataEngine(Protocol):
     def watch(self, listener: Watch) -> None:
         """Tell `listener` of every transaction that wrote something, from now on; when, and in which thread, is as
         with `journal`."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """Up to the last durable commit; this run is in it from its first commit on."""
         ...
 
     def close(self) -> None:

@@ -21,6 +21,8 @@ import lmdb
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
 from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
+from dfslib.namenode.metadata.history import History
+from dfslib.namenode.metadata.lineage import Recorder, Step
 from dfslib.namenode.metadata.listeners import Listeners
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 from dfslib.runtime.durable_files import sync_directory
@@ -86,6 +88,12 @@ class LmdbEngine:
             self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
             sync_directory(path)  # LMDB syncs its file, never the entry that names it
             sync_directory(path.absolute().parent)
+            try:
+                with self._env.begin() as txn:
+                    self._recorder = Recorder.load(_LmdbTxn(txn))
+            except BaseException:
+                self._env.close()
+                raise
         except BaseException:
             os.close(self._lock)
             raise
@@ -126,6 +134,10 @@ class LmdbEngine:
     def watch(self, listener: Watch) -> None:
         self._listeners.watch = listener
 
+    @property
+    def history(self) -> History:
+        return self._recorder.history
+
     def close(self) -> None:
         with self._state:
             if self._closed:
@@ -159,12 +171,14 @@ class LmdbEngine:
         """Run and commit a group; if the commit fails, so has every function in it."""
         outcomes: list[_Outcome] = []
         written: dict[bytes, bytes | None] = {}
+        before: dict[bytes, bytes | None] = {}
+        step: Step | None = None
         each: list[tuple[object, Writes]] = []
-        changed = False
         try:
             with self._env.begin(write=True) as txn:
                 base = _LmdbTxn(txn)
                 number = base.number
+                changed = False
                 for request in group:
                     buffer = WriteBuffer(base)
                     try:
@@ -178,15 +192,22 @@ class LmdbEngine:
                         outcomes.append(_Outcome(request.future, None, error))
                         continue
                     for key, value in buffer.writes.items():
-                        changed |= txn.delete(key) if value is None else txn.put(key, value)
+                        old = txn.pop(key) if value is None else txn.replace(key, value)
+                        before.setdefault(key, old)
+                        changed |= value is not None or old is not None
                     written.update(buffer.writes)
                     each.append((request.by, buffer.writes))
                     outcomes.append(_Outcome(request.future, result, None))
+                if changed:
+                    step = self._recorder.step(number, written, before)
+                    for key, record in step.records.items():
+                        txn.put(key, record)
         except Exception as error:
             log.exception("metadata commit failed")
             return [_Outcome(request.future, None, _failure(error)) for request in group]
-        if changed:
-            self._listeners.tell(number, written, each)
+        if step is not None:
+            self._recorder.adopted(step)
+            self._listeners.tell(number, written | step.records, each)
         return outcomes
 
     @staticmethod

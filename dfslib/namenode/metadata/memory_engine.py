@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from dfslib.errors import Unavailable
 from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch
+from dfslib.namenode.metadata.history import History
+from dfslib.namenode.metadata.lineage import Recorder
 from dfslib.namenode.metadata.listeners import Listeners
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 
@@ -52,6 +54,7 @@ class MemoryEngine:
         self._lock = threading.Lock()
         """Guards the fields below. The state is changed in place unless someone reads it."""
         self._state = _State({})
+        self._recorder = Recorder.load(self._state)
         self._readers = 0
         self._closed = False
         self._listeners = Listeners()
@@ -81,9 +84,15 @@ class MemoryEngine:
                 before.number -= 1
             if self._readers:
                 self._state = before.copy()
-            if sum([self._state.apply(key, value) for key, value in buffer.writes.items()]):
-                self._state.number += 1
-                self._listeners.tell(self._state.number, buffer.writes, [(by, buffer.writes)])
+            state = self._state
+            old = {key: state.get(key) for key in buffer.writes}
+            if sum([state.apply(key, value) for key, value in buffer.writes.items()]):
+                state.number += 1
+                step = self._recorder.step(state.number, buffer.writes, old)
+                for key, record in step.records.items():
+                    state.apply(key, record)
+                self._recorder.adopted(step)
+                self._listeners.tell(state.number, {**buffer.writes, **step.records}, [(by, buffer.writes)])
             return result
 
     def journal(self, listener: Journal | None) -> None:
@@ -93,6 +102,10 @@ class MemoryEngine:
     def watch(self, listener: Watch) -> None:
         with self._lock:
             self._listeners.watch = listener
+
+    @property
+    def history(self) -> History:
+        return self._recorder.history
 
     def close(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from heapq import merge
 from operator import itemgetter
 
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
+from dfslib.namenode.metadata.lineage import OWN_KEYS
 
 
 class WriteBuffer:
@@ -38,6 +39,8 @@ class WriteBuffer:
     def _write(self, key: bytes, value: bytes | None) -> None:
         if not 0 < len(key) <= KEY_MAX:  # here, where one function fails, not in the commit, where its whole group does
             raise ValueError(f"a key has 1 to {KEY_MAX} bytes, not {len(key)}")
+        if key in OWN_KEYS:
+            raise ValueError(f"the engine alone writes {key!r}")
         if self._sorted is not None and key not in self.writes:
             insort(self._sorted, key)
         self.writes[key] = value

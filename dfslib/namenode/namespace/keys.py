@@ -21,6 +21,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `ss` id                 | name        | a mount's session that has not ended |
 | `sk` name               |             | `cluster`: ClusterRecord; `totals`: Totals; `inode`: last number used |
 | `sk` name               |             | `restored`: RestoredRecord; `restoring`: RestoringRecord, not whole |
+| `sk` name               |             | `lineage`, `runs`: the engine's own (metadata/lineage.py) |
 
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
 """
