@@ -10,6 +10,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -131,8 +132,12 @@ def small_files(bench: Bench, files: int) -> None:
     write_files(bench.folder, [f"small{n}" for n in range(files)], body, 1)
     address = Address.of(bench.server)
 
+    def write_three_each() -> None:
+        for _ in range(files // 10):
+            write_files(bench.folder, ["x", "y", "z"], body, 1)
+
     def three_files_each() -> float:
-        return timed(lambda: [write_files(bench.folder, ["x", "y", "z"], body, 1) for _ in range(files // 10)]) * 10
+        return timed(write_three_each) * 10
 
     for clients in (1, 16):
         names: list[str] = []
@@ -159,6 +164,9 @@ def metadata(bench: Bench, count: int) -> None:
     def commits(group: int) -> Callable[[], float]:
         return lambda: timed(lambda: lmdb_commits(folder, count // 2 // group, group)) * 2
 
+    def stat(clients: int) -> float:
+        return run(bench.address, [request("HEAD", f"/fs/{n}") for n in names * 4], clients)
+
     def mkdir(clients: int) -> float:
         names[:] = [bench.fresh("d") for _ in range(count)]
         return run(bench.address, [request("POST", f"/fs/{n}?op=mkdir", b"") for n in names], clients)
@@ -172,13 +180,13 @@ def metadata(bench: Bench, count: int) -> None:
     for clients in (1, 16):
         who = f"{clients} client" + "s" * (clients > 1)
         beside = f"raw LMDB commits of {clients}"
-        bench.measure(f"mkdir, {who}", "/s", count, lambda c=clients: mkdir(c), commits(clients), beside)
-        bench.measure(f"rename, {who}", "/s", count, lambda c=clients: rename(c), commits(clients), beside)
+        bench.measure(f"mkdir, {who}", "/s", count, partial(mkdir, clients), commits(clients), beside)
+        bench.measure(f"rename, {who}", "/s", count, partial(rename, clients), commits(clients), beside)
         bench.measure(
             f"stat, {who}",
             "/s",
             count * 4,
-            lambda c=clients: run(bench.address, [request("HEAD", f"/fs/{n}") for n in names * 4], c),
+            partial(stat, clients),
             lambda: timed(lambda: lmdb_gets(folder, count * 4)),
             "raw LMDB reads",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -26,11 +26,11 @@ def on_swarm(image: str) -> Iterator[str]:
         yield image
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure of a test that has a stack of the module is shown with the stack's tasks and logs."""
-    outcome = yield
-    report = outcome.get_result()
+    report = yield
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.when == "call" and report.failed and cluster is not None:
         report.sections.append(("the stack", cluster.logs()))
+    return report

@@ -17,6 +17,8 @@ from tests.swarm import engine
 from tests.swarm.compose import files, settings
 
 INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
+Filters = dict[str, str | list[str] | bool]
+"""As the `docker` package takes them."""
 _DEADLINE_S = 120.0
 
 
@@ -73,15 +75,15 @@ class Stack:
                 volume.remove()
 
     @property
-    def _mine(self) -> dict[str, str]:
+    def _mine(self) -> Filters:
         return {"label": f"com.docker.stack.namespace={self.name}"}
 
     def _all_containers(self) -> list[Container]:
         return engine.client().containers.list(all=True, filters=self._mine, ignore_removed=True)
 
-    def containers(self, service: str, **filters: str) -> list[Container]:
+    def containers(self, service: str, **more: str) -> list[Container]:
         """Those of a service that run; `health="healthy"`: and whose health checks succeed."""
-        filters["label"] = f"com.docker.swarm.service.name={self.name}_{service}"
+        filters: Filters = {"label": f"com.docker.swarm.service.name={self.name}_{service}", **more}
         return engine.client().containers.list(filters=filters, ignore_removed=True)
 
     def datanode_ports(self, **filters: str) -> list[int]:
@@ -106,7 +108,8 @@ class Stack:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
 
         def status() -> dict[str, str]:
-            return engine.client().services.get(name).attrs["UpdateStatus"]
+            found: dict[str, str] = engine.client().services.get(name).attrs["UpdateStatus"]
+            return found
 
         # The command returns when all tasks run, also while swarm still waits whether the last one stays.
         wait_until(
@@ -122,6 +125,7 @@ class Stack:
     def python(self, program: str, *arguments: str) -> str:
         """Output of a Python program in the client's container."""
         status, out = self.client().exec_run(["python3", "-c", program, *arguments])
+        assert isinstance(out, bytes)  # in pieces only where that is asked for
         assert status == 0, out.decode()
         return out.decode().strip()
 
@@ -153,6 +157,7 @@ def load(on: Stack, *options: str) -> Iterator[None]:
     """Reads and writes from the client on the stack's network while the context lasts; fails where one failed."""
     client = on.client()
     client.exec_run(["rm", "-f", "/tmp/stop"])
+    assert client.id is not None
     command = ["docker", "exec", "-i", client.id, "python3", "-", "http://name:8180/", *options]
     with _load(command, lambda: client.exec_run(["touch", "/tmp/stop"])):
         yield

@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from http_client import HttpNameNode
+from tests.cluster.real_cluster import ROOT
 from tests.swarm import documents, engine
 from tests.swarm.compose import OVERLAYS, Project, files, project, settings
 
@@ -58,8 +59,8 @@ def test_down_and_up_again_keeps_the_data(image: str) -> None:
         with HttpNameNode(one.url) as dfs:
             dfs.mkdir("/docs")
             dfs.tee("/docs/report", content)
-        documents.run(down, {}, **variables)
-        documents.run(up, {}, **variables)
+        documents.run(down, {}, ROOT, **variables)
+        documents.run(up, {}, ROOT, **variables)
         one.wait_alive()
         with HttpNameNode(one.url) as dfs:
             assert dfs.cat("/docs/report") == content

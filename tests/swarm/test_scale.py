@@ -7,6 +7,7 @@ elsewhere at once by draining the one that has gone.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from http_client import HttpNameNode
 from tests.cluster.real_cluster import wait_until
@@ -17,7 +18,7 @@ _FILES = 12
 
 
 def test_three_five_three(on_swarm: str) -> None:
-    overlays = ["host-ports", "replicas", INSIDE]
+    overlays: list[str | Path] = ["host-ports", "replicas", INSIDE]
     settings = {"DATA_PORT": "0", "DFS_REPLICATION": "2", "DATA_REPLICAS": "3"}
     with stack("dfs-scale", on_swarm, overlays, 3, **settings) as scaled, HttpNameNode(scaled.url) as dfs:
         for number in range(_FILES):

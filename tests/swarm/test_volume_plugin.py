@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.real_cluster import ROOT, wait_until
 from tests.swarm import compose, documents, engine
+from tests.swarm.stack import Filters
 
 FOLDER = Path("/var/lib/dfs-volumes-test")
 SOCKET = Path("/run/docker/plugins/dfstest.sock")
@@ -72,6 +73,6 @@ def test_containers_share_a_directory_of_the_tree(on_swarm: str, project: compos
 def _remove_service(name: str) -> None:
     for service in engine.client().services.list(filters={"name": name}):
         service.remove()
-    label = {"label": f"com.docker.swarm.service.name={name}"}
+    label: Filters = {"label": f"com.docker.swarm.service.name={name}"}
     containers = engine.client().containers
     wait_until(lambda: not containers.list(all=True, filters=label, ignore_removed=True), "it is gone", pause_s=0.3)

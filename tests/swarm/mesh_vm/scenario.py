@@ -79,7 +79,8 @@ def served(container: str) -> float:
 def get(path: str) -> bytes:
     """As `curl -L` gets it: a connection of its own, nothing repeated."""
     with urllib.request.urlopen(f"{URL}fs{path}", timeout=60) as answer:
-        return answer.read()
+        content: bytes = answer.read()
+    return content
 
 
 @contextlib.contextmanager
