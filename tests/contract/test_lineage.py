@@ -118,7 +118,8 @@ def test_what_is_not_as_it_was_written_does_not_add_up(kind: str) -> None:
 def test_every_commit_has_a_number_and_a_chain_and_one_that_changes_nothing_none(kind: str) -> None:
     with opened(kind) as engine:
         seen = [engine.history.head]
-        for change in ({b"a": b"1"}, {b"a": b"1"}, {b"a": b"2"}, {b"a": None}, {b"b": b""}):
+        changes: list[Change] = [{b"a": b"1"}, {b"a": b"1"}, {b"a": b"2"}, {b"a": None}, {b"b": b""}]
+        for change in changes:
             write(engine, change)
             seen.append(engine.history.head)
         write(engine, {}, {b"no key": None})
