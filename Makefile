@@ -34,7 +34,7 @@ test-mesh: $(DEV) ## behind a swarm's true routing mesh, in a virtual machine: n
 soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
-lint: $(DEV) ## ruff and mypy --strict
+lint: $(DEV) ## ruff, and mypy --strict over the tests and bench as well
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
