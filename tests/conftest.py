@@ -1,11 +1,14 @@
-"""What all suites share: how their servers start, and how tests are dealt out to workers that run side by side."""
+"""What all suites share: how their servers start, how tests are dealt out to workers that run side by side, and how a
+test that fails by chance is repeated."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Final
 
 import pytest
 
+from tests import interleaving
 from tests.cluster.forked_server import Zygote
 from tests.cluster.real_cluster import Server
 
@@ -42,3 +45,12 @@ def _shares_a_fixture(item: pytest.Item) -> bool:
 def _rank(item: pytest.Item) -> int:
     folders = {name: rank for rank, name in enumerate(_LONGEST_FIRST)}
     return min((folders[part] for part in item.path.parts if part in folders), default=0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and item.nodeid in interleaving.seeded:
+        again = f"{interleaving.VARIABLE}={interleaving.SEED} pytest '{item.nodeid}'"
+        report.sections.append(("how to repeat it", again))
+    return report

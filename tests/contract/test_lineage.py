@@ -30,8 +30,13 @@ from dfslib.namenode.metadata.lineage import (
 )
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
+from tests.interleaving import memory_engine
 
-ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {"memory": lambda _: MemoryEngine(), "lmdb": LmdbEngine}
+ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {
+    "memory": lambda _: MemoryEngine(),
+    "memory by chance": lambda _: memory_engine(),
+    "lmdb": LmdbEngine,
+}
 KINDS = pytest.mark.parametrize("kind", ENGINES)
 Change = dict[bytes, bytes | None]
 

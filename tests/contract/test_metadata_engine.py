@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,16 @@ from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Tx
 from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
+from tests.interleaving import memory_engine
 
 T = TypeVar("T")
 
-ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {"memory": lambda _: MemoryEngine(), "lmdb": LmdbEngine}
+ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {
+    "lmdb": LmdbEngine,
+    "memory": lambda _: MemoryEngine(),
+    "memory by chance": lambda _: memory_engine(),
+    **{f"memory by seed {seed}": lambda _, seed=seed: MemoryEngine(random.Random(seed)) for seed in range(4)},
+}
 
 
 @contextmanager
@@ -242,6 +249,26 @@ def test_concurrent_transactions_are_serial(engine: MetadataEngine) -> None:
     assert everything(engine) == {b"n": b"100"}
 
 
+def test_what_is_asked_for_later_sees_what_was_before_or_that_is_never_done(engine: MetadataEngine) -> None:
+    """Though nobody waits for it any more: so a transaction tells what became of one whose caller was cancelled."""
+
+    async def run() -> None:
+        for number in range(30):
+            key = b"%d" % number
+            gone = asyncio.create_task(engine.transact(putting(key)))
+            await asyncio.sleep(0)
+            asked = asyncio.create_task(engine.transact(lambda txn, key=key: txn.get(key)))
+            await asyncio.sleep(0)
+            gone.cancel()
+            seen = await asked
+            await asyncio.gather(gone, return_exceptions=True)
+            for _ in range(5):
+                assert engine.read(lambda txn, key=key: txn.get(key)) == seen
+                await engine.transact(putting(b"other", key))
+
+    asyncio.run(run())
+
+
 def test_a_read_sees_one_state_whatever_is_committed_meanwhile(engine: MetadataEngine) -> None:
     asyncio.run(engine.transact(putting(b"a", b"old")))
     looked, committed = threading.Event(), threading.Event()
@@ -348,6 +375,21 @@ def test_one_who_fails_takes_nothing_from_the_other_nor_from_the_caller(
     assert told == [(engine.read(lambda txn: txn.number), {b"b": b""}), "failing"]
     assert [text.split(" of ")[0] for text in logged()] == ["the watch"]
     assert everything(engine) == {b"a": b"", b"b": b""}
+
+
+def test_who_watches_is_told_before_who_waits_is_answered(engine: MetadataEngine) -> None:
+    told: list[object] = []
+    engine.watch(lambda transactions: told.extend(by for by, _ in transactions))
+
+    async def change(number: int) -> None:
+        await engine.transact(putting(b"%d" % number), number)
+        assert number in told
+
+    async def run() -> None:
+        await asyncio.gather(*(change(number) for number in range(50)))
+
+    asyncio.run(run())
+    assert told == list(range(50))
 
 
 # LMDB: groups, and what survives

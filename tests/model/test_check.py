@@ -15,7 +15,6 @@ from dfslib.model import BLOCK_SIZE, ROOT, Attr, BlockId, BlockRef, Extent, File
 from dfslib.namenode.files.once import Done, once
 from dfslib.namenode.metadata.engine import KEY_MAX, Txn
 from dfslib.namenode.metadata.lineage import OWN_KEYS
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, keys, records
 from dfslib.namenode.namespace.check import Problem, check
 from dfslib.namenode.namespace.create import NewInode, create, make_directories, make_root
@@ -23,6 +22,7 @@ from dfslib.namenode.namespace.deferred import add_deferred
 from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.unlink import detach, reap, unlink
 from dfslib.namenode.namespace.xattr import set_xattr
+from tests.interleaving import memory_engine
 
 UNTOLD = {keys.XATTRS}
 """No other key tells that an attribute was there."""
@@ -56,7 +56,7 @@ def furnish(txn: Txn) -> None:
 
 
 def problems_after(damage: Callable[[Txn], None]) -> list[Problem]:
-    engine = MemoryEngine()
+    engine = memory_engine()
 
     async def run() -> None:
         await engine.transact(furnish)
@@ -67,7 +67,7 @@ def problems_after(damage: Callable[[Txn], None]) -> list[Problem]:
 
 
 def good_store() -> dict[bytes, bytes]:
-    engine = MemoryEngine()
+    engine = memory_engine()
     asyncio.run(engine.transact(furnish))
     found = engine.read(lambda txn: dict(txn.scan(b"", b"\xff" * KEY_MAX)))
     return {key: value for key, value in found.items() if key not in OWN_KEYS}

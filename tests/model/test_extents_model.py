@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dfslib.model import BLOCK_SIZE, BlockId, BlockRef, Extent, InodeId, NodeId
 from dfslib.namenode.metadata.engine import Txn
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import extents, keys, records
+from tests.interleaving import memory_engine
 
 MANY = settings(max_examples=300, deadline=None, print_blob=True)
 SPACE = 64
@@ -101,7 +101,7 @@ PLACED = st.builds(
 @given(st.lists(st.tuples(st.integers(1, 2), st.one_of(PLACED, st.integers(0, 2))), max_size=15))
 def test_the_accounts_of_blocks_are_true(steps: list[tuple[int, tuple[int, Extent] | int]]) -> None:
     """Extents are laid into two files' chunks, chunks are emptied; blocks know what of them is used."""
-    engine = MemoryEngine()
+    engine = memory_engine()
     files: dict[tuple[int, int], dict[int, Byte]] = {}
     now = 1000
 
@@ -155,7 +155,7 @@ ACROSS = st.builds(
 @given(st.lists(ACROSS, max_size=12))
 def test_what_lies_across_the_borders_of_chunks_is_as_in_a_file(laid: list[Extent]) -> None:
     """Through by_chunk, lay and store_chunk, as content is written; no byte is lost or twice at a border."""
-    engine, ino = MemoryEngine(), InodeId(2)
+    engine, ino = memory_engine(), InodeId(2)
     model: dict[int, Byte] = {}
 
     def write(txn: Txn, extent: Extent) -> int:
@@ -190,7 +190,7 @@ def test_what_lies_across_the_borders_of_chunks_is_as_in_a_file(laid: list[Exten
 
 
 def test_a_block_that_is_known_stays_as_it_is() -> None:
-    engine = MemoryEngine()
+    engine = memory_engine()
 
     def fn(txn: Txn) -> None:
         block = BlockId(7)

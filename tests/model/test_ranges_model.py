@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dfslib.errors import DfsError, InvalidArgument
 from dfslib.model import BLOCK_SIZE, ROOT, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import ReadTxn, Txn
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, records
 from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import NewInode, create, make_root
+from tests.interleaving import memory_engine
 
 T = TypeVar("T")
 BLOCK = BlockId(9)
@@ -47,7 +47,7 @@ class Model:
 
 class Files:
     def __init__(self) -> None:
-        self.engine = MemoryEngine()
+        self.engine = memory_engine()
         self.run(lambda txn: make_root(txn, 1))
         self.run(lambda txn: extents.add_block(txn, BlockRef(BLOCK, 100, 0, (NodeId("n"),))))
         new = NewInode(type=FileType.FILE, mode=0o644)

@@ -13,9 +13,10 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
-from dfslib.errors import DfsError
+from dfslib.errors import DfsError, Unavailable
 from dfslib.model import REPLICATION_ALL, BlockId, InodeId, format_block
 from dfslib.namenode.blocks.moving import Mover, Piece, pieces_of
 from dfslib.namenode.blocks.write import BlockWriter
@@ -33,6 +34,8 @@ TOTAL_MAX: Final = 64 << 20
 _BATCH_PIECES: Final = 256
 """In one transaction: some 10 ms of the writer's time."""
 _BATCH_BYTES: Final = 8 << 20
+_ROUNDS_MAX: Final = 8
+"""For one file: a second round is needed where copies of other files come into it during the first."""
 
 
 class _Batch(NamedTuple):
@@ -50,6 +53,26 @@ class _Plan(NamedTuple):
     unused: list[BlockId]
 
 
+class _Counted(NamedTuple):
+    """`size_bytes` were deferred when everything was seen that had been settled of `settled` bytes in all."""
+
+    size_bytes: int
+    settled: int
+
+
+class Admission:
+    """A write that is to be deferred: a context, inside which its transaction is asked for and waited for."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self._settle = settle
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._settle()
+
+
 class Deferral:
     def __init__(
         self, engine: MetadataEngine, writer: BlockWriter, mover: Mover, new_id: Callable[[], BlockId]
@@ -58,21 +81,30 @@ class Deferral:
         self._writer = writer
         self._mover = mover
         self.new_id = new_id
-        self._bytes = 1
-        """In the metadata, or admitted to it. Before the first count, anything but 0."""
+        self._open = 0
+        """Bytes that were admitted, and whose transactions may be still to be asked for."""
+        self._settled = 0
+        """Bytes of all transactions that were asked for, whatever became of them. Only ever grows."""
+        self._counted: _Counted | None = None
+        """The last count; none yet, where an earlier process may have left some."""
         self._refused: Counter[InodeId] = Counter()
         self._moving = asyncio.Lock()
         self._waits = False
         """For datanodes that take it; said once."""
 
-    def admit(self, ino: InodeId, size: int, copies: int) -> bool:
-        """Whether a write of `size` bytes is to be deferred now. Raises NotEnoughDatanodes or NoSpace where it could
-        not be brought to datanodes: then it is refused, as one that is not deferred would be."""
+    def admit(self, ino: InodeId, size: int, copies: int) -> Admission | None:
+        """Whether a write of `size` bytes is to be deferred now: then the admission is to be entered, and its
+        transaction asked for, in the same step. Raises NotEnoughDatanodes or NoSpace where it could not be brought to
+        datanodes: then it is refused, as one that is not deferred would be."""
         if not 0 < size <= DEFERRED_MAX or ino in self._refused or self._bytes + size > TOTAL_MAX:
-            return False
+            return None
         self._writer.check_space(copies)
-        self._bytes += size
-        return True
+        self._open += size
+        return Admission(partial(self._settle, size))
+
+    def _settle(self, size: int) -> None:
+        self._open -= size
+        self._settled += size
 
     async def run_once(self) -> None:
         """Bring all that is deferred to datanodes, as far as they take it."""
@@ -91,25 +123,46 @@ class Deferral:
 
     @contextlib.asynccontextmanager
     async def none_of(self, ino: InodeId) -> AsyncIterator[None]:
-        """Inside, nothing of a file is deferred: for readers that know of datanodes only. Raises what keeps the
-        datanodes from taking it."""
+        """Inside, until it first waits, nothing of a file is deferred: for readers that know of datanodes only.
+
+        Raises what keeps the datanodes from taking it, Unavailable where more and more of it comes to be deferred.
+        """
         self._refused[ino] += 1
         try:
             if self._bytes:
                 await self._count()  # behind every write that was admitted before
-                if self._engine.read(lambda txn: _deferred_of(txn, ino)):
-                    async with self._moving:
-                        await self._carry_out(self._engine.read(lambda txn: self._plan(txn, ino)))
+                await self._bring_away(ino)
             yield
         finally:
             self._refused[ino] -= 1
             if not self._refused[ino]:
                 del self._refused[ino]
 
+    async def _bring_away(self, ino: InodeId) -> None:
+        """Return when nothing of a file is deferred. It looks again after each round: meanwhile the file may have
+        been made to share what others have deferred."""
+        for _ in range(_ROUNDS_MAX):
+            if not self._engine.read(lambda txn: _deferred_of(txn, ino)):
+                return
+            async with self._moving:
+                await self._carry_out(self._engine.read(lambda txn: self._plan(txn, ino)))
+        raise Unavailable("the file is written faster than datanodes take it: ask again")
+
+    @property
+    def _bytes(self) -> int:
+        """In the metadata, or admitted to it: never too few, and 0 only where there are none."""
+        if self._counted is None:
+            return max(1, self._open + self._settled)
+        return self._counted.size_bytes + self._settled - self._counted.settled + self._open
+
     async def _count(self) -> None:
-        """What was admitted before is in the metadata when the transaction runs; what is admitted meanwhile is not."""
-        before = self._bytes
-        self._bytes += await self._engine.transact(_count_bytes) - before
+        """Transactions run in the order in which they are asked for: this one sees what was settled before it, and
+        whatever comes meanwhile is added to what it finds. So no count, however many are under way, takes away what
+        it has not seen."""
+        settled = self._settled
+        found = _Counted(await self._engine.transact(_count_bytes), settled)
+        if self._counted is None or found.settled >= self._counted.settled:
+            self._counted = found
 
     async def _carry_out(self, plan: _Plan) -> None:
         """Raises NotEnoughDatanodes or NoSpace; what was not moved stays where it is."""

@@ -59,7 +59,9 @@ class MetadataEngine(Protocol):
         ...
 
     async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
-        """`fn`'s result, once its writes are durable. Serializable. `by` is for who watches.
+        """`fn`'s result, once its writes are durable. Serializable, in the order in which one event loop asks: whoever
+        asks after another's call, answered or not, sees what that one's did, or it is never done. `by` is for who
+        watches.
 
         What `fn` raises is raised here and nothing of it is written. NoSpace or InputOutput where the
         store fails, Unavailable after `close`. If the caller is cancelled, the transaction may still commit.

@@ -84,10 +84,13 @@ class Writing:
         synced = False
         if done is None:
             copies = self._copies(request.ino)
-            if synced := self._deferral.admit(request.ino, len(data), copies):
-                done = await self._defer(session, seq, request, data)
-            else:
+            admission = self._deferral.admit(request.ino, len(data), copies)
+            if admission is None:
                 done = await self._store(session, seq, request, data, copies)
+            else:
+                synced = True
+                with admission:
+                    done = await self._defer(session, seq, request, data)
         return _answer(done, request.append, len(data), synced=synced)
 
     async def _defer(self, session: Session, seq: int, request: wire.Write, data: bytes) -> Done:

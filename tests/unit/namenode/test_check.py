@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from dfslib.model import BLOCK_SIZE, ROOT, Attr, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import Txn
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, keys, records
 from dfslib.namenode.namespace.check import Problem, check
 from dfslib.namenode.namespace.create import NewInode, create, make_directories, make_root
 from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.unlink import detach
 from dfslib.namenode.namespace.xattr import set_xattr
+from tests.interleaving import memory_engine
 
 DIRECTORY, BELOW, FILE, SYMLINK, CUT_OFF = (InodeId(number) for number in (2, 3, 4, 5, 6))
 GONE = InodeId(999)
@@ -40,7 +40,7 @@ def furnish(txn: Txn) -> None:
 
 
 def problems_after(damage: Callable[[Txn], object]) -> list[Problem]:
-    engine = MemoryEngine()
+    engine = memory_engine()
 
     async def run() -> None:
         await engine.transact(furnish)

@@ -16,6 +16,7 @@ from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.lookup import Path, find, nearest, resolve
 from dfslib.namenode.namespace.unlink import detach, reap
 from dfslib.wire.paths import split_path
+from tests.interleaving import memory_engine
 
 LINKS = {
     b"to-dir": b"dir",
@@ -38,7 +39,7 @@ LINKS = {
 
 @pytest.fixture(scope="module")
 def engine() -> MemoryEngine:
-    engine = MemoryEngine()
+    engine = memory_engine()
 
     def furnish(txn: Txn) -> None:
         make_root(txn, 1)
@@ -155,7 +156,7 @@ def test_a_second_name_of_a_directory_over_one_that_exists_is_eexist(engine: Mem
 
 
 def test_reaping_takes_no_more_than_its_limit_however_wide_the_tree_is() -> None:
-    engine = MemoryEngine()
+    engine = memory_engine()
 
     def furnish(txn: Txn) -> InodeId:
         make_root(txn, 1)

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, NodeId, Origin
 from dfslib.namenode.metadata.engine import Txn
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, records
 from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.namespace.lookup import Path, find
 from dfslib.namenode.namespace.lost_found import LOST_FOUND, FoundBlock, adopt
+from tests.interleaving import memory_engine
 
 NODE, OTHER = NodeId("n"), NodeId("m")
 
 
 class Tree:
     def __init__(self) -> None:
-        self.engine = MemoryEngine()
+        self.engine = memory_engine()
         asyncio.run(self.engine.transact(lambda txn: make_root(txn, 1)))
 
     def adopt(self, block: int, size: int, origins: Sequence[Origin], *nodes: NodeId) -> bool:

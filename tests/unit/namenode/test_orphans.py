@@ -12,7 +12,6 @@ import pytest
 from dfslib.errors import NotFound
 from dfslib.model import ROOT, BlockId, BlockRef, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import Txn
-from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import content, extents, keys, records
 from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import NewInode, create, make_root
@@ -20,6 +19,7 @@ from dfslib.namenode.namespace.link import link
 from dfslib.namenode.namespace.rename import Name, rename
 from dfslib.namenode.namespace.unlink import detach, free_orphans, reap, unlink
 from dfslib.namenode.namespace.xattr import set_xattr
+from tests.interleaving import memory_engine
 
 T = TypeVar("T")
 BLOCK = BlockId(7)
@@ -30,7 +30,7 @@ class Tree:
     """A root with the file `f` of 100 bytes, and its inode; what is run leaves a sound store."""
 
     def __init__(self) -> None:
-        self.engine = MemoryEngine()
+        self.engine = memory_engine()
         self.run(lambda txn: make_root(txn, 1))
         self.ino = self.run(self._furnish)
 

@@ -21,6 +21,7 @@ from dfslib.namenode.sessions.table import Sessions
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks
+from tests.interleaving import memory_engine
 
 
 class FakeSocket:
@@ -56,7 +57,7 @@ def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
-        engine = MemoryEngine()
+        engine = memory_engine()
         await engine.transact(lambda txn: make_root(txn, 1))
         sessions = table(engine)
         sockets = [FakeSocket() for _ in range(3)]
