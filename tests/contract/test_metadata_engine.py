@@ -27,11 +27,16 @@ from tests.interleaving import memory_engine
 
 T = TypeVar("T")
 
+
+def seeded(seed: int) -> Callable[[Path], MetadataEngine]:
+    return lambda _: MemoryEngine(random.Random(seed))
+
+
 ENGINES: dict[str, Callable[[Path], MetadataEngine]] = {
     "lmdb": LmdbEngine,
     "memory": lambda _: MemoryEngine(),
     "memory by chance": lambda _: memory_engine(),
-    **{f"memory by seed {seed}": lambda _, seed=seed: MemoryEngine(random.Random(seed)) for seed in range(4)},
+    **{f"memory by seed {seed}": seeded(seed) for seed in range(4)},
 }
 
 
@@ -74,6 +79,10 @@ def putting(key: bytes, value: bytes = b"") -> Callable[[Txn], bytes]:
         return key
 
     return put
+
+
+def getting(key: bytes) -> Callable[[ReadTxn], bytes | None]:
+    return lambda txn: txn.get(key)
 
 
 @asynccontextmanager
@@ -257,13 +266,13 @@ def test_what_is_asked_for_later_sees_what_was_before_or_that_is_never_done(engi
             key = b"%d" % number
             gone = asyncio.create_task(engine.transact(putting(key)))
             await asyncio.sleep(0)
-            asked = asyncio.create_task(engine.transact(lambda txn, key=key: txn.get(key)))
+            asked = asyncio.create_task(engine.transact(getting(key)))
             await asyncio.sleep(0)
             gone.cancel()
             seen = await asked
             await asyncio.gather(gone, return_exceptions=True)
             for _ in range(5):
-                assert engine.read(lambda txn, key=key: txn.get(key)) == seen
+                assert engine.read(getting(key)) == seen
                 await engine.transact(putting(b"other", key))
 
     asyncio.run(run())

@@ -29,19 +29,17 @@ def trace(seed: int) -> list[str]:
             happened.append(f"{name}{turn} is answered")
 
     async def leave() -> None:
+        gone = asyncio.create_task(engine.transact(change("gone")))
         await asyncio.sleep(0)
         gone.cancel()
 
     async def run() -> None:
-        nonlocal gone
         async with asyncio.TaskGroup() as group:
             for name in "abc":
                 group.create_task(work(name))
-            gone = asyncio.create_task(engine.transact(change("gone")))
             group.create_task(leave())
         await engine.transact(change("last"))
 
-    gone: asyncio.Task[None]
     asyncio.run(run())
     return happened
 
