@@ -28,7 +28,7 @@ from dfslib.datanode.store.volume import Volume
 from dfslib.errors import DfsError, ForeignVolume, UnknownNode
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
-from dfslib.wire import routes
+from dfslib.wire.features import VERSION, Role, named
 from dfslib.wire.messages import HeartbeatAnswer, HeartbeatRequest, JoinRequest, ReportRequest
 
 log = logging.getLogger("dfs.registration")
@@ -132,7 +132,7 @@ class Registration:
             JoinRequest(
                 node_id=self._volume.node_id,
                 cluster_id=self._volume.cluster_id,
-                protocol=routes.PROTOCOL_VERSION,
+                protocol=self._volume.level,
                 port=self._addresses.port,
                 url=url,
                 public_url=self._addresses.public_url,
@@ -141,9 +141,11 @@ class Registration:
                 free=usage.free,
                 blocks=usage.blocks,
                 epoch=self._volume.epoch,
+                features=named(Role.DATANODE),
+                version=VERSION,
             )
         )
-        await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch)
+        await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch, answer.level)
         log.info(
             event("joined", namenode=self._namenode.url, cluster=answer.cluster_id, url=answer.url, blocks=usage.blocks)
         )
@@ -178,6 +180,9 @@ class Registration:
             await self._report()
             losses = self._losses.untold()
         answer: HeartbeatAnswer = await self._namenode.heartbeat(self._heartbeat(outcomes, losses))
+        if answer.level > self._volume.level:
+            await self._in_thread(self._volume.bind, self._volume.cluster_id, self._volume.epoch, answer.level)
+            log.info(event("the cluster's level has risen", level=answer.level))
         self.ready = self.ready or answer.whole
         self._replication.told(outcomes)
         self._losses.told(losses)

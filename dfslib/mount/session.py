@@ -20,6 +20,7 @@ import msgspec
 from dfslib.errors import DfsError, InvalidArgument, Stale, Unavailable, from_code
 from dfslib.runtime.logs import event
 from dfslib.wire import routes
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, VERSION, Role, named
 from dfslib.wire.session import (
     FRAME_MAX,
     SESSION_PROTOCOL,
@@ -29,6 +30,7 @@ from dfslib.wire.session import (
     Goodbye,
     Hello,
     Invalidate,
+    LevelRaised,
     Node,
     Nodes,
     Operation,
@@ -94,6 +96,9 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._cluster_id = ""
+        self.level = OLDEST_LEVEL
+        """Of the cluster, as far as this mount has been told (wire/features.py)."""
+        self.namenode_features: frozenset[str] = frozenset()
 
     @property
     def connected(self) -> bool:
@@ -204,7 +209,8 @@ class Session:
             raise Unavailable(f"{self._url}: {error or type(error).__name__}") from error
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await socket.send_bytes(encode(Hello(SESSION_PROTOCOL, self._name, self._id)))
+                hello = Hello(SESSION_PROTOCOL, self._name, self._id, named(Role.MOUNT), VERSION)
+                await socket.send_bytes(encode(hello))
                 first = _decode(await socket.receive())
         except (OSError, TimeoutError, aiohttp.ClientError, Unavailable) as error:
             await socket.close()
@@ -218,7 +224,14 @@ class Session:
         if self._cluster_id not in ("", first.cluster_id):
             await socket.close()
             raise InvalidArgument(f"{self._url} is the namenode of another cluster: {first.cluster_id}")
+        if first.level > NEWEST_LEVEL:
+            await socket.close()
+            raise InvalidArgument(
+                f"the cluster of {self._url} has level {first.level}, and this mount knows levels up to "
+                f"{NEWEST_LEVEL}: update it"
+            )
         self._socket, self._cluster_id = socket, first.cluster_id
+        self.level, self.namenode_features = first.level, frozenset(first.features)
         return first
 
     async def _serve(self, welcome: Welcome, *, lost: bool) -> None:
@@ -292,6 +305,8 @@ class Session:
                 self._listener.invalidated(message)
             case Nodes(nodes):
                 self._listener.nodes_changed(nodes)
+            case LevelRaised(level):
+                self.level = level
 
     def _fail_what_was_sent(self) -> None:
         """Their numbers meant something in a session that is gone: whether they were done is not known."""

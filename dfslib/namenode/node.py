@@ -45,6 +45,8 @@ from dfslib.namenode.sessions.looking import Looking
 from dfslib.namenode.sessions.table import Sessions
 from dfslib.namenode.sessions.writing import Writing
 from dfslib.namenode.status import ClusterStatus
+from dfslib.namenode.upgrade.app import UpgradeRoutes
+from dfslib.namenode.upgrade.finalize import Upgrade
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
 from dfslib.runtime.stamps import Stamps
@@ -191,8 +193,12 @@ class NameNode:
             await session.close()
             engine.close()
 
+        upgrade = Upgrade(
+            engine, keeper.cluster, registry, sessions, repair.held_back, tasks, time.monotonic
+        )
         metrics = Metrics(status.cluster, status.df, status.metadata, shipper)
         tables = [file_routes.routes(), session_routes.routes(), cluster_routes.routes()]
+        tables.append(UpgradeRoutes(upgrade).routes())
         app = make_app(tables, metrics, life, keeper.cluster)
 
         async def end_what_waits(_: web.Application) -> None:

@@ -16,9 +16,9 @@ from dfslib.namenode.namespace.check import check
 from dfslib.namenode.repair.worker import Repair
 from dfslib.wire import routes
 from dfslib.wire.attributes import format_replication
+from dfslib.wire.features import NEWEST_LEVEL, VERSION
 from dfslib.wire.messages import ClusterBody, DfBody, FsckBody, MetadataBody, NodeBody, ProblemBody, RepairBody
 
-VERSION: Final = "0.1.0"
 _PROBLEMS_SHOWN: Final = 1000
 _GARBAGE_COUNTED: Final = 100_000
 """Counted on every request for the status; more than this is shown as this."""
@@ -76,6 +76,8 @@ class ClusterStatus:
             repair=RepairBody(*self._repair.progress),
             metadata=self.metadata(),
             nodes=nodes,
+            level=self._keeper.cluster.level.current,
+            newest_level=NEWEST_LEVEL,
         )
 
     def metadata(self) -> MetadataBody:

@@ -9,6 +9,7 @@ import msgspec
 
 from dfslib.errors import DfsError, InvalidArgument, from_code
 from dfslib.model import Extent
+from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, Level, Version, check_sorted
 
 T = TypeVar("T")
 
@@ -113,6 +114,8 @@ class MetadataBody(msgspec.Struct, frozen=True):
 
 
 class ClusterBody(msgspec.Struct, frozen=True):
+    """`level`: of the cluster (features.py); `newest_level`: the one that an operator can raise it to now."""
+
     cluster_id: str
     version: str
     protocol: int
@@ -123,6 +126,8 @@ class ClusterBody(msgspec.Struct, frozen=True):
     nodes: list[NodeBody]
     repair: RepairBody = RepairBody()
     metadata: MetadataBody = MetadataBody()
+    level: int = OLDEST_LEVEL
+    newest_level: int = OLDEST_LEVEL
 
 
 class DfBody(msgspec.Struct, frozen=True):
@@ -163,12 +168,14 @@ class FsckBody(msgspec.Struct, frozen=True):
 class JoinRequest(msgspec.Struct, frozen=True):
     """`url` is empty where the namenode is to use the address it sees, with `port`.
 
-    `epoch`: of the cluster as the datanode last met it; a namenode of an earlier one is out of date.
+    `epoch`: of the cluster as the datanode last met it; a namenode of an earlier one is out of date. `protocol`: the
+    cluster's level as the datanode last met it, 1 where it has met none: so a namenode of a build that does not know
+    that level turns it away, before it restores anything from its copies.
     """
 
     node_id: str
     cluster_id: str
-    protocol: int
+    protocol: Level
     port: int
     url: str
     public_url: str
@@ -177,17 +184,28 @@ class JoinRequest(msgspec.Struct, frozen=True):
     free: int
     blocks: int
     epoch: int = 0
+    features: FeatureNames = []
+    version: Version = ""
+
+    def __post_init__(self) -> None:
+        check_sorted(self.features)
 
 
 class JoinAnswer(msgspec.Struct, frozen=True):
     """The datanode reports its blocks next, in pages; then it heartbeats.
 
-    `epoch` counts how often the cluster's metadata was restored; the datanode remembers it durably.
+    `epoch` counts how often the cluster's metadata was restored, `level` is the cluster's (features.py); the datanode
+    remembers both durably. `features`: the namenode's.
     """
 
     cluster_id: str
     url: str
     epoch: int = 0
+    level: Level = OLDEST_LEVEL
+    features: FeatureNames = []
+
+    def __post_init__(self) -> None:
+        check_sorted(self.features)
 
 
 class ReportRequest(msgspec.Struct, frozen=True):
@@ -238,13 +256,50 @@ class CopyOrder(msgspec.Struct, frozen=True):
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
     """What the datanode is to do: blocks to delete, blocks to copy from peers, and (`report`) report all again.
 
-    `whole`: nobody is away and no copies are to be made; a datanode that was told so once is ready.
+    `whole`: nobody is away and no copies are to be made; a datanode that was told so once is ready. `level`: of the
+    cluster, which may have risen since the datanode joined.
     """
 
     delete: list[int]
     copy: list[CopyOrder] = []
     report: bool = False
     whole: bool = True
+    level: Level = OLDEST_LEVEL
+
+
+class UpgradeNodeBody(msgspec.Struct, frozen=True):
+    """A datanode. `version` and `features` as it told when it joined, empty where it has not since the namenode
+    started, or is of a build that tells nothing. `obstacle`: why the cluster's level cannot be raised, or ""."""
+
+    id: str
+    url: str
+    state: str
+    version: str
+    features: list[str]
+    obstacle: str
+
+
+class UpgradeMountBody(msgspec.Struct, frozen=True):
+    """A mount, connected or with a session that it may resume; the rest as in `UpgradeNodeBody`."""
+
+    name: str
+    connected: bool
+    version: str
+    features: list[str]
+    obstacle: str
+
+
+class UpgradeBody(msgspec.Struct, frozen=True):
+    """Where an upgrade stands. `version`, `features`, `newest_level`: of this namenode. `possible`: the level can be
+    raised to `newest_level` now."""
+
+    level: int
+    newest_level: int
+    version: str
+    features: list[str]
+    possible: bool
+    nodes: list[UpgradeNodeBody]
+    mounts: list[UpgradeMountBody]
 
 
 class LayoutBody(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ from dfslib.model import BlockId, InodeId, format_block
 from dfslib.wire.paths import encode_name, encode_path
 
 PROTOCOL_VERSION: Final = 1
-"""Raised when a datanode or client of the version before could not work with this one."""
+"""Raised when a client of the version before could not work with this one. Datanodes and mounts go by levels
+(features.py)."""
 
 # Namenode
 FS: Final = "/fs"
@@ -23,6 +24,7 @@ CLUSTER_DRAIN: Final = "/cluster/drain"
 CLUSTER_FORGET: Final = "/cluster/forget"
 CLUSTER_RESTORE: Final = "/cluster/restore"
 CLUSTER_RELEASE: Final = "/cluster/release"
+CLUSTER_UPGRADE: Final = "/cluster/upgrade"
 CLUSTER_LAYOUT: Final = "/cluster/layout"
 CLUSTER_LOCATE: Final = "/cluster/locate"
 # Datanode

@@ -28,6 +28,7 @@ from typing import Final
 import msgspec
 
 from dfslib.model import Attr, BlockId, BlockRef, Entry, Extent, FileType, InodeId, NodeId
+from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, Level, Version, check_sorted
 
 SESSION_PROTOCOL: Final = 2
 """Raised when a mount of the version before could not work with this one."""
@@ -39,11 +40,17 @@ LOCK_END: Final = (1 << 63) - 1
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """`name`: of the mount, for operators: `host:/mnt/point`. `session`: to resume, else ""."""
+    """`name`: of the mount, for operators: `host:/mnt/point`. `session`: to resume, else "". `features`, `version`: of
+    the mount (features.py)."""
 
     protocol: int
     name: str
     session: str = ""
+    features: FeatureNames = []
+    version: Version = ""
+
+    def __post_init__(self) -> None:
+        check_sorted(self.features)
 
 
 class Node(msgspec.Struct, frozen=True, array_like=True):
@@ -55,13 +62,19 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """`restarted`: the namenode knows the session, but not what is open and locked: it has been started since. The
-    mount opens and claims its locks again, before all else."""
+    mount opens and claims its locks again, before all else. `level`: of the cluster; `features`: the namenode's
+    (features.py)."""
 
     session: str
     cluster_id: str
     grace_s: float
     nodes: list[Node]
     restarted: bool = False
+    level: Level = OLDEST_LEVEL
+    features: FeatureNames = []
+
+    def __post_init__(self) -> None:
+        check_sorted(self.features)
 
 
 # ---------------------------------------------------------------------------------------------- operations
@@ -471,7 +484,13 @@ class Nodes(msgspec.Struct, frozen=True, array_like=True, tag=4):
     nodes: list[Node]
 
 
-FromNamenode = Welcome | Answer | Failure | Invalidate | Nodes
+class LevelRaised(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The cluster has this level from now on. Not sent to mounts that do not know of levels: there are none by then."""
+
+    level: Level
+
+
+FromNamenode = Welcome | Answer | Failure | Invalidate | Nodes | LevelRaised
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode

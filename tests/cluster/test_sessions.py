@@ -15,10 +15,16 @@ import requests
 
 from dfslib.model import ROOT, BlockId, Extent, FileType, InodeId
 from dfslib.wire import session as wire
+from dfslib.wire.features import Role, named
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 
 DEADLINE_S = 30.0
 _numbers = itertools.count(1)
+
+
+def greeting(name: str, session: str = "") -> wire.Hello:
+    """Of a mount of this build."""
+    return wire.Hello(wire.SESSION_PROTOCOL, name, session, named(Role.MOUNT))
 
 
 class Client:
@@ -34,7 +40,7 @@ class Client:
     async def connect(self, hello: bytes | None = None) -> Any:
         self.http = aiohttp.ClientSession()
         self.socket = await self.http.ws_connect(self.url.rstrip("/") + "/session")
-        await self.socket.send_bytes(hello or wire.encode(wire.Hello(wire.SESSION_PROTOCOL, "test", self.session)))
+        await self.socket.send_bytes(hello or wire.encode(greeting("test", self.session)))
         first = wire.decode_from_namenode(await self.frame())
         if isinstance(first, wire.Welcome):
             self.welcome, self.session = first, first.session
@@ -104,7 +110,7 @@ def name() -> bytes:
     [
         (wire.encode(wire.Hello(99, "x")), "EINVAL"),
         (b"\xc1 nonsense", "EINVAL"),
-        (wire.encode(wire.Hello(wire.SESSION_PROTOCOL, "x", "unknown")), "ESTALE"),
+        (wire.encode(greeting("x", "unknown")), "ESTALE"),
     ],
 )
 def test_a_session_that_cannot_be_is_refused(cluster: Cluster, hello: bytes, error: str) -> None:

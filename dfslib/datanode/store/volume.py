@@ -25,13 +25,13 @@ from dfslib.errors import ForeignVolume, InputOutput, Unavailable
 from dfslib.model import NodeId
 from dfslib.runtime.durable_files import replace_file, sync_directory
 from dfslib.runtime.logs import event
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
 log = logging.getLogger("dfs.volume")
 
 _IDENTITY: Final = "identity.json"
 _IDENTITY_NEW: Final = "identity.json.new"
 _LOCK: Final = "lock"
-_FORMAT: Final = 1
 _OF_NOBODY: Final = frozenset({"lost+found", _LOCK, _IDENTITY_NEW})
 """Names that may stand in a folder without making it someone's: mkfs's own, and what a first start that
 was interrupted leaves behind."""
@@ -39,7 +39,8 @@ was interrupted leaves behind."""
 
 class Identity(msgspec.Struct, frozen=True):
     """`cluster_id` is empty until the first join. `epoch`: how often the cluster's metadata had been restored
-    when this datanode last joined."""
+    when this datanode last joined. `format`: the level of the cluster as this datanode last met it, so that a build
+    that does not know it keeps away from the volume."""
 
     node_id: str
     cluster_id: str
@@ -81,7 +82,7 @@ class Volume:
                 raise ForeignVolume("the volume is in use by another process", str(root)) from None
             identity = _read_identity(root)
             if identity is None:
-                identity = Identity(uuid.uuid4().hex, "", _FORMAT)
+                identity = Identity(uuid.uuid4().hex, "", OLDEST_LEVEL)
                 _write_identity(root, identity)
                 log.info(event("new volume", root=root, node=identity.node_id))
             for name in ("blocks", "tmp", "metadata", "quarantine"):
@@ -106,11 +107,17 @@ class Volume:
         """The highest epoch of the cluster that this volume was bound to."""
         return self._identity.epoch
 
-    def bind(self, cluster_id: str, epoch: int) -> None:
-        """Belong to this cluster from now on, in this epoch or a later one, durably.
+    @property
+    def level(self) -> int:
+        """The highest level of the cluster that this volume was bound to."""
+        return self._identity.format
 
-        Raises ForeignVolume where it belongs to another cluster; Unavailable where it has seen a later epoch:
-        that namenode's metadata is out of date, and the right one may answer at the same address soon.
+    def bind(self, cluster_id: str, epoch: int, level: int) -> None:
+        """Belong to this cluster from now on, in this epoch and at this level or later ones, durably.
+
+        Raises ForeignVolume where it belongs to another cluster; Unavailable where it has seen a later epoch or level,
+        since that namenode's metadata is out of date, and the right one may answer at the same address soon; and where
+        the cluster's level is a later one than this build knows.
         """
         if self.cluster_id and self.cluster_id != cluster_id:
             raise ForeignVolume(
@@ -121,9 +128,17 @@ class Volume:
             raise Unavailable(
                 f"the namenode is out of date: its metadata is of epoch {epoch}, the volume has seen epoch {self.epoch}"
             )
-        if (cluster_id, epoch) == (self.cluster_id, self.epoch):
+        if level < self.level:
+            raise Unavailable(
+                f"the namenode is out of date: its metadata is of level {level}, the volume has seen level {self.level}"
+            )
+        if level > NEWEST_LEVEL:
+            raise Unavailable(
+                f"the cluster has level {level}, and this datanode knows levels up to {NEWEST_LEVEL}: update it"
+            )
+        if (cluster_id, epoch, level) == (self.cluster_id, self.epoch, self.level):
             return
-        identity = Identity(self._identity.node_id, cluster_id, _FORMAT, epoch)
+        identity = Identity(self._identity.node_id, cluster_id, level, epoch)
         _write_identity(self.root, identity)
         self._identity = identity
 
@@ -142,8 +157,14 @@ def _read_identity(root: Path) -> Identity | None:
     except msgspec.MsgspecError as error:
         # A new identity would make the blocks on this volume nobody's, so a person has to decide.
         raise InputOutput(f"the volume's identity cannot be read: {error}", str(root / _IDENTITY)) from None
-    if identity.format != _FORMAT or not identity.node_id:
-        raise ForeignVolume(f"the volume has format {identity.format}, this datanode knows {_FORMAT}", str(root))
+    if identity.format > NEWEST_LEVEL:
+        raise ForeignVolume(
+            f"the volume's cluster has level {identity.format}, and this datanode knows levels up to {NEWEST_LEVEL}: "
+            "start the version that was here last, or a later one",
+            str(root),
+        )
+    if identity.format < OLDEST_LEVEL or not identity.node_id:
+        raise ForeignVolume(f"the volume has format {identity.format}, which there is none of", str(root))
     return identity
 
 

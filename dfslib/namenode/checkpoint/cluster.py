@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from dfslib.errors import Unavailable
+from dfslib.namenode.upgrade.level import Level
 
 
 class State(enum.StrEnum):
@@ -20,14 +21,16 @@ class Cluster:
         self.id = ""
         self.epoch = 0
         """How often the metadata was restored."""
+        self.level = Level()
         self.state = State.WAITING
         self.detail = ""
         """What it waits for, for people."""
         self.restored_until_ns: int | None = None
         self.copied_until_ns: int | None = None
 
-    def opened(self, cluster_id: str, epoch: int, restored_until_ns: int | None) -> None:
+    def opened(self, cluster_id: str, epoch: int, level: int, restored_until_ns: int | None) -> None:
         self.id, self.epoch, self.restored_until_ns = cluster_id, epoch, restored_until_ns
+        self.level.opened(level)
         self.state, self.detail = State.OPEN, ""
 
     def require_open(self) -> None:

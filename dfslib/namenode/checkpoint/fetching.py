@@ -13,8 +13,9 @@ from dfslib.errors import DfsError, Unavailable
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint import format as files
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
-from dfslib.namenode.checkpoint.format import Damaged, FileName, Header
+from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, TooLate
 from dfslib.namenode.checkpoint.opening import Joiner
+from dfslib.namenode.upgrade.level import too_late
 from dfslib.runtime.logs import event
 from dfslib.transfer.metadata_files import get_file, get_head, list_files
 from dfslib.transfer.peer_session import PeerSession
@@ -55,8 +56,8 @@ async def survey(session: PeerSession, sources: Sequence[Joiner]) -> frozenset[N
 async def fetch(session: PeerSession, sources: Sequence[Joiner], folder: Path) -> Fetched:
     """Download the chain that leads furthest, over the files of all sources.
 
-    Raises Unavailable where none is complete and right (what was wrong with which file is logged), OSError where
-    `folder` cannot take it.
+    Raises Unavailable where none is complete and right (what was wrong with which file is logged), or one is of a level
+    that this build does not know: an older one must not take its place. OSError where `folder` cannot take it.
     """
     where = await _find(session, sources)
     latest = max((name.epoch for name in where), default=0)
@@ -97,6 +98,8 @@ async def _fetch_one(
         try:
             await get_file(session, url, str(name), path)
             return await asyncio.to_thread(_check, path, name, cluster_id)
+        except TooLate as error:
+            raise Unavailable(too_late(f"{name} at {url}, the newest copy of the metadata,", error.level)) from error
         except (DfsError, Damaged) as error:
             log.warning(event("copy cannot be used", name=name, url=url, reason=error, action="trying another"))
     return None

@@ -19,10 +19,11 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import msgspec
 from crc32c import crc32c
 
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, Level
+
 T = TypeVar("T")
 
 _MAGIC: Final = b"DFSmeta\n"
-_FORMAT: Final = 1
 _FRAME: Final = struct.Struct("<cII")
 _HEADER, _RECORDS, _END = b"h", b"r", b"e"
 _FRAME_MAX: Final = 1 << 30
@@ -39,11 +40,20 @@ Commit = tuple[int, list[tuple[bytes, bytes | None]]]
 
 
 class Damaged(Exception):
-    """A file of metadata is cut off, changed, or of another format."""
+    """A file of metadata is cut off or changed."""
+
+
+class TooLate(Damaged):
+    """A file of metadata is of a later level of the cluster than this build knows."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(f"it is of level {level}, and this version knows levels up to {NEWEST_LEVEL}")
+        self.level = level
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """`time_ns`: all commits that were acknowledged before then, in the file's range, are in it. `nodes`: the
+    """`time_ns`: all commits that were acknowledged before then, in the file's range, are in it. `level`: of the
+    cluster at the last of them; builds of the first level looked for a format in this place, and know 1. `nodes`: the
     datanodes that are to have a copy of it."""
 
     kind: str
@@ -52,7 +62,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     first: int
     last: int
     time_ns: int
-    format: int = _FORMAT
+    level: Level = OLDEST_LEVEL
     nodes: tuple[str, ...] = ()
 
 
@@ -108,15 +118,15 @@ def commit_of(number: int, writes: Mapping[bytes, bytes | None]) -> Commit:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Raises Damaged. The file is left behind the header."""
+    """Raises Damaged, TooLate. The file is left behind the header."""
     if file.read(len(_MAGIC)) != _MAGIC:
         raise Damaged("it does not begin as a file of metadata does")
     kind, payload = _read_frame(file)
     if kind != _HEADER:
         raise Damaged("it has no header")
     header = _decoded(payload, Header)
-    if header.format != _FORMAT:
-        raise Damaged(f"it has format {header.format}, this version knows {_FORMAT}")
+    if header.level > NEWEST_LEVEL:
+        raise TooLate(header.level)
     return header
 
 
@@ -131,7 +141,7 @@ def read_commits(file: BinaryIO) -> Iterator[list[Commit]]:
 
 
 def check(file: BinaryIO, name: FileName, cluster_id: str) -> Header:
-    """Read all of a file and raise Damaged unless it is, to the last byte, what its name says."""
+    """Read all of a file and raise Damaged, or TooLate, unless it is, to the last byte, what its name says."""
     header = read_header(file)
     if name_of(header) != name or header.cluster_id != cluster_id:
         raise Damaged(f"it says that it is {name_of(header)} of cluster {header.cluster_id}")

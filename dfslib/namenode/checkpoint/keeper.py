@@ -29,9 +29,11 @@ from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.namespace.records import RestoringRecord
+from dfslib.namenode.upgrade.level import too_late
 from dfslib.runtime.logs import event
 from dfslib.runtime.serving import StartAgain
 from dfslib.transfer.peer_session import PeerSession
+from dfslib.wire.features import NEWEST_LEVEL
 
 log = logging.getLogger("dfs.checkpoint")
 
@@ -72,7 +74,7 @@ class Keeper:
 
     async def load(self) -> None:
         """Open the store, if it has a cluster; empty it, if it is not whole. Raises Unavailable for a store of a
-        later format, OSError where what is out of date cannot be set aside."""
+        later level, OSError where what is out of date cannot be set aside."""
         unwhole = self._engine.read(unfinished)
         if unwhole is not None:
             await self._empty(unwhole)
@@ -80,8 +82,8 @@ class Keeper:
         if record is None:
             await self._decide()
             return
-        if record.format > records.FORMAT:
-            raise Unavailable(f"the metadata has format {record.format}, this version knows {records.FORMAT}")
+        if record.level > NEWEST_LEVEL:
+            raise Unavailable(too_late("the metadata", record.level))
         self._open()
 
     async def _empty(self, unwhole: RestoringRecord) -> None:
@@ -99,14 +101,28 @@ class Keeper:
     def admit(self, joiner: Joiner) -> None:
         """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again."""
         if self.cluster.state is State.OPEN:
-            if joiner.cluster_id == self.cluster.id and joiner.epoch > self.cluster.epoch:
-                self.outdated(
-                    f"this metadata is of epoch {self.cluster.epoch}, and datanode {joiner.node} has met epoch "
-                    f"{joiner.epoch}: it was restored elsewhere meanwhile"
-                )
+            if joiner.cluster_id == self.cluster.id:
+                self._compare(joiner)
         else:
             self._opening.joined(joiner, self._monotonic())
         self.cluster.require_open()
+
+    def _compare(self, joiner: Joiner) -> None:
+        """Find out whether our metadata is older than what a datanode of the cluster has met. Raises Unavailable where
+        it is, as far as can be told, of a level that this build does not know."""
+        level = self.cluster.level.current
+        if joiner.level > NEWEST_LEVEL:
+            raise Unavailable(too_late(f"the cluster of datanode {joiner.node}", joiner.level))
+        if joiner.epoch > self.cluster.epoch:
+            self.outdated(
+                f"this metadata is of epoch {self.cluster.epoch}, and datanode {joiner.node} has met epoch "
+                f"{joiner.epoch}: it was restored elsewhere meanwhile"
+            )
+        elif joiner.level > level:
+            self.outdated(
+                f"this metadata is of level {level}, and datanode {joiner.node} has met level {joiner.level}: it is "
+                "from before an upgrade was finalized"
+            )
 
     def outdated(self, detail: str) -> None:
         """This metadata must not be served any more."""
@@ -131,8 +147,8 @@ class Keeper:
     async def restore(self, source_url: str | None) -> None:
         """Restore now, from one datanode's copies or from those of all that have come.
 
-        Raises InvalidArgument where there is metadata, or no datanode that was named has come; Unavailable where
-        none has a copy that can be used.
+        Raises InvalidArgument where there is metadata, no datanode that was named has come, or their cluster is of a
+        later level than this build knows; Unavailable where none has a copy that can be used.
         """
         async with self._busy:
             if self.cluster.state is State.OPEN:
@@ -146,6 +162,8 @@ class Keeper:
                 raise InvalidArgument(f"no datanode of a cluster has come{f' from {source_url}' if source_url else ''}")
             if len({joiner.cluster_id for joiner in sources}) > 1:
                 raise InvalidArgument("datanodes of several clusters have come: name one of them with 'from'")
+            if (level := max(joiner.level for joiner in sources)) > NEWEST_LEVEL:
+                raise InvalidArgument(too_late(f"cluster {sources[0].cluster_id}", level))
             await self._restore(Restore(sources))
 
     async def wait_outdated(self) -> None:
@@ -190,8 +208,9 @@ class Keeper:
 
             await mark(self._engine, plan.sources[0].cluster_id)
             await clear(self._engine)
-            met = max(joiner.epoch for joiner in self._opening.members)
-            await apply(self._engine, fetched, 1 + max(met, fetched.epoch), progress)
+            ours = [joiner for joiner in self._opening.members if joiner.cluster_id == plan.sources[0].cluster_id]
+            epoch = 1 + max(fetched.epoch, *(joiner.epoch for joiner in ours))
+            await apply(self._engine, fetched, epoch, max(joiner.level for joiner in ours), progress)
             self._remove(folder)
         except BaseException:
             cluster.state, cluster.detail = State.WAITING, "the restore was broken off"
@@ -212,12 +231,12 @@ class Keeper:
         record = self._engine.read(records.get_cluster)
         assert record is not None
         restored = self._engine.read(records.get_restored)
-        self.cluster.opened(record.cluster_id, record.epoch, restored.until_ns if restored else None)
+        self.cluster.opened(record.cluster_id, record.epoch, record.level, restored.until_ns if restored else None)
         self.hold.load()
         self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())
 
 
 def _begin(txn: Txn) -> None:
     now = time.time_ns()
-    records.put_cluster(txn, records.ClusterRecord(uuid.uuid4().hex, now))
+    records.put_cluster(txn, records.ClusterRecord(uuid.uuid4().hex, now, NEWEST_LEVEL))
     make_root(txn, now)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from dfslib.model import NodeId
+from dfslib.namenode.upgrade.level import too_late
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
 NEW_S: Final = 5.0
 """A new cluster is begun when nobody new has come for so long: datanodes try to join every 3 s at least."""
@@ -18,12 +20,14 @@ GATHER_S: Final = 10.0
 
 
 class Joiner(NamedTuple):
-    """A datanode that wants to join. `cluster_id` is empty on a new volume."""
+    """A datanode that wants to join. `cluster_id` is empty on a new volume. `epoch`, `level`: of its cluster, as it
+    last met it."""
 
     node: NodeId
     url: str
     cluster_id: str
     epoch: int
+    level: int = OLDEST_LEVEL
 
 
 class Wait(NamedTuple):
@@ -101,6 +105,8 @@ class Opening:
                 f"datanodes of several clusters have come ({', '.join(clusters)}): stop those that do not belong here "
                 "and restart this namenode, or say which one to restore from (dfs restore --from URL)"
             )
+        if (level := max(joiner.level for joiner in members)) > NEWEST_LEVEL:
+            return Wait(too_late(f"cluster {clusters[0]}, whose datanodes have come,", level))
         if members != self._surveyed:
             return Survey(members)
         away = self._named - {joiner.node for joiner in members}

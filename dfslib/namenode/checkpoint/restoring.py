@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from msgspec.structs import replace
 
-from dfslib.errors import InputOutput
+from dfslib.errors import InputOutput, Unavailable
 from dfslib.model import InodeId
 from dfslib.namenode.checkpoint import format as files
 from dfslib.namenode.checkpoint.fetching import Fetched
@@ -25,6 +25,8 @@ from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Tx
 from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import RestoredRecord, RestoringRecord
+from dfslib.namenode.upgrade.level import too_late
+from dfslib.wire.features import NEWEST_LEVEL
 
 _BATCH: Final = 20_000
 """Keys in one transaction: some 50 ms of the writer's time, and few fsyncs for millions of keys."""
@@ -70,11 +72,16 @@ def _clear_some(txn: Txn) -> int:
     return len(found)
 
 
-async def apply(engine: MetadataEngine, fetched: Fetched, epoch: int, progress: Callable[[int], None]) -> None:
-    """Fill an empty store that is marked, and take the mark away: then it is whole, and of `epoch`.
+async def apply(
+    engine: MetadataEngine, fetched: Fetched, epoch: int, level: int, progress: Callable[[int], None]
+) -> None:
+    """Fill an empty store that is marked, and take the mark away: then it is whole, of `epoch`, and of `level` or a
+    later one that the copy tells. Datanodes that have met a level accept none that is earlier: where the upgrade's end
+    is not in the copy, it is made good.
 
     `progress` is told how many keys have been written. Raises InputOutput where a file has changed since it was
-    checked, or is no cluster's; what the store's disk says.
+    checked, or is no cluster's; Unavailable where it is of a later level than this build knows; what the store's disk
+    says.
     """
     done = 0
     batch: list[tuple[bytes, bytes | None]] = []
@@ -91,7 +98,7 @@ async def apply(engine: MetadataEngine, fetched: Fetched, epoch: int, progress: 
     except Damaged as error:
         raise InputOutput(f"a copy of the metadata that was right when it came is not any more: {error}") from error
     await engine.transact(partial(_write, batch))
-    await engine.transact(partial(_finish, epoch, fetched.headers[-1].time_ns))
+    await engine.transact(partial(_finish, epoch, level, fetched.headers[-1].time_ns))
 
 
 def _changes(header: Header, file: BinaryIO) -> Iterator[list[tuple[bytes, bytes | None]]]:
@@ -114,11 +121,13 @@ def _write(batch: Sequence[tuple[bytes, bytes | None]], txn: Txn) -> None:
             txn.put(key, value)
 
 
-def _finish(epoch: int, until_ns: int, txn: Txn) -> None:
+def _finish(epoch: int, level: int, until_ns: int, txn: Txn) -> None:
     record = records.get_cluster(txn)
     if record is None:
         raise InputOutput("the copy of the metadata names no cluster")
-    records.put_cluster(txn, replace(record, epoch=max(epoch, record.epoch + 1)))
+    if record.level > NEWEST_LEVEL:
+        raise Unavailable(too_late("the copy of the metadata", record.level))
+    records.put_cluster(txn, replace(record, epoch=max(epoch, record.epoch + 1), level=max(level, record.level)))
     txn.put(keys.LAST_INODE, records.encode(InodeId(records.last_inode(txn) + _INODES_SKIPPED)))
     records.put_restored(txn, RestoredRecord(until_ns, HOLD_S))
     records.delete_restoring(txn)

@@ -25,6 +25,7 @@ from dfslib.namenode.checkpoint.sender import Sender
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Datanode, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
+from dfslib.namenode.namespace import records
 from dfslib.runtime.logs import event
 from dfslib.transfer.peer_session import PeerSession
 
@@ -170,7 +171,8 @@ class Shipper:
 
     def _header(self, kind: str, time_ns: int, first: int = 0, last: int = 0) -> Header:
         nodes = tuple(node.id for node in self._registry.all() if not node.drained)
-        return Header(kind, self._cluster.id, self._cluster.epoch, first, last, time_ns, nodes=nodes)
+        level = self._engine.read(records.get_level)  # what was taken is committed, and so it tells at least its level
+        return Header(kind, self._cluster.id, self._cluster.epoch, first, last, time_ns, level, nodes)
 
     async def _make(self) -> None:
         """Write a checkpoint and begin a new chain with it."""

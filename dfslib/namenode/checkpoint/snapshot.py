@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from dfslib.namenode.checkpoint.format import Encoder, Header, Record
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
+from dfslib.namenode.namespace import records
 from dfslib.runtime.durable_files import sync_directory
 
 _FRAME_RECORDS: Final = 1000
@@ -22,9 +23,9 @@ Rest = Callable[[float], None]
 
 
 def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = None) -> Header:
-    """Durable when it returns, its name too; the header is `about` with the snapshot's number. A file that was begun
-    and could not be ended is deleted. Raises OSError, and what `rest` raises."""
-    header = replace(about, first=0, last=txn.number)
+    """Durable when it returns, its name too; the header is `about` with the snapshot's number and level. A file that
+    was begun and could not be ended is deleted. Raises OSError, and what `rest` raises."""
+    header = replace(about, first=0, last=txn.number, level=records.get_level(txn))
     try:
         with path.open("wb") as file:
             for piece in _encoded(txn, header, rest):

@@ -27,6 +27,7 @@ from dfslib.namenode.repair.worker import Repair
 from dfslib.namenode.status import ClusterStatus
 from dfslib.runtime.logs import event
 from dfslib.wire import messages, routes
+from dfslib.wire.features import Role, named
 
 log = logging.getLogger("dfs.membership")
 
@@ -101,22 +102,20 @@ class ClusterRoutes:
 
     async def join(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.JoinRequest)
-        if message.protocol != routes.PROTOCOL_VERSION:
-            raise InvalidArgument(
-                f"the datanode speaks protocol {message.protocol}, the namenode {routes.PROTOCOL_VERSION}"
-            )
         url = message.url or _url(request.remote or "localhost", message.port)
         cluster = self._keeper.cluster
-        self._keeper.admit(Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch))
+        self._keeper.admit(Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol))
         if message.cluster_id and message.cluster_id != cluster.id:
             raise ForeignVolume(f"the volume belongs to cluster {message.cluster_id}, this is cluster {cluster.id}")
+        cluster.level.require(Role.DATANODE, message.features)
         node = self._registry.join(message, url, self._monotonic(), self._now_ns())
         self._orders.forget(node.id)
         self._on_joined(node.id)
         record = node.record()
         await self._engine.transact(lambda txn: records.put_node(txn, record))
         log.info(event("datanode joined", node=node.id, url=node.url, public_url=node.public_url, blocks=node.blocks))
-        return _json(messages.JoinAnswer(cluster.id, node.url, cluster.epoch))
+        features = named(Role.NAMENODE)
+        return _json(messages.JoinAnswer(cluster.id, node.url, cluster.epoch, cluster.level.current, features))
 
     async def report(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.ReportRequest)
@@ -155,7 +154,11 @@ class ClusterRoutes:
             raise
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
         report = self._registry.wants_report(node, self._monotonic())
-        return _json(messages.HeartbeatAnswer(list(orders.delete), orders.copy, report, self._whole_for(node)))
+        return _json(
+            messages.HeartbeatAnswer(
+                list(orders.delete), orders.copy, report, self._whole_for(node), self._keeper.cluster.level.current
+            )
+        )
 
     def _whole_for(self, node: Datanode) -> bool:
         if node.ready:

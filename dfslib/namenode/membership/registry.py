@@ -70,6 +70,9 @@ class Datanode:
     report_took_s: float = 0.0
     beat_s: float = float("-inf")
     """When the last heartbeat came; `heard_s` also counts that one was being held."""
+    version: str = ""
+    features: frozenset[str] = frozenset()
+    """What it told when it joined (wire/features.py)."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
@@ -129,6 +132,8 @@ class Registry:
             heard_s=now_s,
             present=True,
             drained=before.drained if before else False,
+            version=request.version,
+            features=frozenset(request.features),
             beat=before.beat + 1 if before else 1,
         )
         self._nodes[node.id] = node
@@ -214,6 +219,11 @@ class Registry:
 
     def forget(self, node_id: NodeId) -> None:
         self._nodes.pop(node_id, None)
+
+    def dismiss(self, node_id: NodeId) -> None:
+        """It has to join anew before anything it says counts."""
+        if node := self._nodes.get(node_id):
+            node.present, node.lost = False, True
 
     def state(self, node: Datanode, now_s: float) -> NodeState:
         silent_s = now_s - node.heard_s

@@ -16,6 +16,7 @@ from dfslib.namenode.metadata.engine import ReadTxn, prefix_end
 from dfslib.namenode.namespace import extents, keys, records
 from dfslib.namenode.namespace.deferred import find_deferred, scan_deferred
 from dfslib.namenode.namespace.records import BlockRecord, Totals
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
 _PAGE_BITS: Final = 1 << 15
 _CHUNKS_KEPT: Final = 256
@@ -69,6 +70,8 @@ def check(txn: ReadTxn) -> Iterator[Problem]:
     yield from _check_chunks(txn)
     yield from _check_blocks(txn)
     yield from _check_requests(txn)
+    if not OLDEST_LEVEL <= (level := records.get_level(txn)) <= NEWEST_LEVEL:
+        yield Problem(f"the cluster has level {level}, known are {OLDEST_LEVEL} to {NEWEST_LEVEL}")
 
 
 class _Names:

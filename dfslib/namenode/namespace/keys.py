@@ -23,6 +23,9 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `sk` name               |             | `restored`: RestoredRecord; `restoring`: RestoringRecord, not whole |
 | `sk` name               |             | `lineage`, `runs`: the engine's own (metadata/lineage.py) |
 
+The cluster's level (wire/features.py), in its record, says which build can read all of this. What a build of a lower
+level would not understand is written from that level on only; before it does, this table has to say so.
+
 A directory's chunk keys and a file's dentry keys do not exist. Inode 1 is the root, its own parent.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import msgspec
 
@@ -11,9 +10,7 @@ from dfslib.errors import InputOutput, NotADirectory, NotFound
 from dfslib.model import ROOT, Attr, BlockId, Entry, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
 from dfslib.namenode.namespace import keys
-
-FORMAT: Final = 1
-"""Of everything stored. A namenode refuses a store of a later format."""
+from dfslib.wire.features import OLDEST_LEVEL
 
 
 class Dentry(msgspec.Struct, frozen=True, array_like=True):
@@ -32,11 +29,13 @@ class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, array_like=True):
-    """`epoch` counts how often the metadata was restored."""
+    """`epoch` counts how often the metadata was restored. `level`: of everything that is stored (wire/features.py). A
+    namenode refuses a store of a later one than it knows; those of the first level looked for a format in this place,
+    and know 1."""
 
     cluster_id: str
     created_ns: int
-    format: int = FORMAT
+    level: int = OLDEST_LEVEL
     epoch: int = 0
 
 
@@ -242,6 +241,19 @@ def get_cluster(txn: ReadTxn) -> ClusterRecord | None:
 
 def put_cluster(txn: Txn, record: ClusterRecord) -> None:
     txn.put(keys.CLUSTER, encode(record))
+
+
+def get_level(txn: ReadTxn) -> int:
+    """Of the cluster; the oldest where there is none yet."""
+    record = get_cluster(txn)
+    return OLDEST_LEVEL if record is None else record.level
+
+
+def raise_level(txn: Txn, level: int) -> None:
+    """Have the cluster at this level, unless it is at a later one. Does nothing where there is no cluster."""
+    record = get_cluster(txn)
+    if record is not None and record.level < level:
+        put_cluster(txn, msgspec.structs.replace(record, level=level))
 
 
 def get_restored(txn: ReadTxn) -> RestoredRecord | None:

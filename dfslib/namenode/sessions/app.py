@@ -18,6 +18,7 @@ from dfslib.namenode.sessions.table import Sessions
 from dfslib.runtime.logs import event
 from dfslib.runtime.tasks import Tasks
 from dfslib.wire import routes
+from dfslib.wire.features import Role, named
 from dfslib.wire.session import (
     FRAME_MAX,
     SESSION_PROTOCOL,
@@ -96,6 +97,8 @@ class SessionRoutes:
             raise InvalidArgument(
                 f"this namenode speaks version {SESSION_PROTOCOL} of a mount's protocol, not {hello.protocol}"
             )
+        level = self._cluster.level
+        level.require(Role.MOUNT, hello.features)
         if hello.session:
             session = self._sessions.resume(hello.session)
             if (old := session.connection) is not None:
@@ -103,9 +106,23 @@ class SessionRoutes:
                 self._tasks.spawn(old.close(), "close old connection")
         else:
             session = await self._sessions.begin(hello.name)
+            try:
+                level.require(Role.MOUNT, hello.features)  # it may have risen while the session was not known yet
+            except InvalidArgument:
+                await self._sessions.end(session)
+                raise
+        session.version, session.features = hello.version, frozenset(hello.features)
         restarted = session.known_before
         connection.send(
-            Welcome(session.id, self._cluster.id, self._sessions.grace_s, self._sessions.nodes(), restarted)
+            Welcome(
+                session.id,
+                self._cluster.id,
+                self._sessions.grace_s,
+                self._sessions.nodes(),
+                restarted,
+                level.current,
+                named(Role.NAMENODE),
+            )
         )
         self._sessions.connected(session, connection)
         log.info(event("session connected", session=session.id, mount=session.name, restarted=restarted))

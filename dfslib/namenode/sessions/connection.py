@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, web
 
-from dfslib.wire.session import Answer, Failure, Invalidate, Nodes, Welcome, encode
+from dfslib.wire.session import Answer, Failure, Invalidate, LevelRaised, Nodes, Welcome, encode
 
 _QUEUE_MAX: Final = 64 << 20
 """Bytes that wait to be sent. A mount that takes so little is cut off: it drops its caches when it comes back."""
@@ -36,7 +36,7 @@ class Connection:
             self._cut_off = reason
             self._wake.set()
 
-    def send(self, message: Welcome | Answer | Failure | Invalidate | Nodes) -> None:
+    def send(self, message: Welcome | Answer | Failure | Invalidate | Nodes | LevelRaised) -> None:
         frame = encode(message)
         self._queue.append(frame)
         self._queued_bytes += len(frame)

@@ -10,7 +10,7 @@ from dfslib.model import BlockId, InodeId, NodeId
 from dfslib.namenode.metadata.engine import Writes
 from dfslib.namenode.namespace import keys
 from dfslib.namenode.sessions.connection import Connection
-from dfslib.wire.session import Answer, Failure, Invalidate, Nodes
+from dfslib.wire.session import Answer, Failure, Invalidate, LevelRaised, Nodes
 
 
 class Session:
@@ -25,6 +25,9 @@ class Session:
         self.known_before = known_before
         self.recovering = known_before
         """It may open again what has no name any more."""
+        self.version = ""
+        self.features: frozenset[str] = frozenset()
+        """What the mount told when it last came (wire/features.py)."""
         self.connection: Connection | None = None
         self.opens: Counter[InodeId] = Counter()
         self.blocks: dict[BlockId, Sequence[NodeId]] = {}
@@ -37,7 +40,7 @@ class Session:
         self.directories: set[InodeId] = set()
         """Of which it may have names cached."""
 
-    def send(self, message: Answer | Failure | Invalidate | Nodes) -> None:
+    def send(self, message: Answer | Failure | Invalidate | Nodes | LevelRaised) -> None:
         if self.connection is not None:
             self.connection.send(message)
 

@@ -11,6 +11,7 @@ import pytest
 
 from dfslib.datanode.store.volume import Volume
 from dfslib.errors import ForeignVolume, InputOutput, Unavailable
+from dfslib.wire.features import NEWEST_LEVEL
 
 
 def test_identity_stays(tmp_path: Path) -> None:
@@ -19,13 +20,13 @@ def test_identity_stays(tmp_path: Path) -> None:
     node_id = volume.node_id
     assert len(node_id) == 32
     assert volume.cluster_id == ""
-    volume.bind("cluster", 0)
-    volume.bind("cluster", 0)
+    volume.bind("cluster", 0, 1)
+    volume.bind("cluster", 0, 1)
     volume.close()
     again = Volume.open(root)
     assert (again.node_id, again.cluster_id) == (node_id, "cluster")
     with pytest.raises(ForeignVolume, match="belongs to cluster cluster"):
-        again.bind("another", 0)
+        again.bind("another", 0, 1)
     assert json.loads((root / "identity.json").read_text())["cluster_id"] == "cluster"
     again.close()
     again.close()
@@ -34,15 +35,15 @@ def test_identity_stays(tmp_path: Path) -> None:
 def test_the_epoch_only_grows(tmp_path: Path) -> None:
     volume = Volume.open(tmp_path)
     assert volume.epoch == 0
-    volume.bind("c", 3)
+    volume.bind("c", 3, 1)
     with pytest.raises(Unavailable, match="out of date"):
-        volume.bind("c", 2)
+        volume.bind("c", 2, 1)
     with pytest.raises(ForeignVolume):
-        volume.bind("other", 9)
+        volume.bind("other", 9, 1)
     volume.close()
     again = Volume.open(tmp_path)
     assert (again.cluster_id, again.epoch) == ("c", 3)
-    again.bind("c", 4)
+    again.bind("c", 4, 1)
     assert json.loads((tmp_path / "identity.json").read_text())["epoch"] == 4
     again.close()
 
@@ -100,7 +101,27 @@ def test_a_broken_identity_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "identity.json").read_text() == ""
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "identity.json").write_text('{"node_id": "a", "cluster_id": "", "format": 2}')
-    with pytest.raises(ForeignVolume, match="format 2"):
+@pytest.mark.parametrize("level", [NEWEST_LEVEL + 1, 0])
+def test_a_later_level_or_a_format_that_is_none_is_refused(tmp_path: Path, level: int) -> None:
+    (tmp_path / "identity.json").write_text(json.dumps({"node_id": "a", "cluster_id": "", "format": level}))
+    with pytest.raises(ForeignVolume, match=f"(level|format) {level}"):
         Volume.open(tmp_path)
+
+
+def test_the_level_is_remembered_and_never_falls(tmp_path: Path) -> None:
+    volume = Volume.open(tmp_path)
+    assert (volume.level, _format(tmp_path)) == (1, 1)
+    volume.bind("c", 3, 1)
+    assert (volume.level, _format(tmp_path)) == (1, 1)  # the build before reads it
+    volume.bind("c", 3, 2)
+    for epoch, level in ((3, 1), (4, 1), (9, NEWEST_LEVEL + 1)):
+        with pytest.raises(Unavailable):
+            volume.bind("c", epoch, level)
+    volume.close()
+    again = Volume.open(tmp_path)
+    assert (again.level, again.epoch, _format(tmp_path)) == (2, 3, 2)
+    again.close()
+
+
+def _format(root: Path) -> int:
+    return int(json.loads((root / "identity.json").read_text())["format"])

@@ -14,6 +14,7 @@ from dfslib.namenode.checkpoint.format import (
     Encoder,
     FileName,
     Header,
+    TooLate,
     check,
     name_of,
     parse_name,
@@ -21,6 +22,7 @@ from dfslib.namenode.checkpoint.format import (
     read_header,
     read_records,
 )
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
 KEYS, VALUES = st.binary(min_size=1, max_size=20), st.binary(max_size=40)
 RECORDS = st.lists(st.lists(st.tuples(KEYS, VALUES), max_size=5), max_size=5)
@@ -78,9 +80,19 @@ def test_a_file_under_another_name_or_of_another_cluster_is_refused() -> None:
             check(io.BytesIO(WHOLE), name, cluster)
     with pytest.raises(Damaged):
         check(io.BytesIO(WHOLE + b"x"), name_of(CHECKPOINT), "c")
-    newer = file_of(Header("checkpoint", "c", 3, 0, 17, 123, format=2), [])
-    with pytest.raises(Damaged, match="format 2"):
-        check(io.BytesIO(newer), name_of(CHECKPOINT), "c")
+
+
+def test_a_file_of_a_later_level_is_told_from_one_that_is_damaged() -> None:
+    for level in range(OLDEST_LEVEL, NEWEST_LEVEL + 1):
+        known = file_of(Header("checkpoint", "c", 3, 0, 17, 123, level), [])
+        assert check(io.BytesIO(known), name_of(CHECKPOINT), "c").level == level
+    later = file_of(Header("checkpoint", "c", 3, 0, 17, 123, NEWEST_LEVEL + 1), [])
+    with pytest.raises(TooLate) as caught:
+        check(io.BytesIO(later), name_of(CHECKPOINT), "c")
+    assert caught.value.level == NEWEST_LEVEL + 1
+    with pytest.raises(Damaged) as wrong:
+        check(io.BytesIO(file_of(Header("checkpoint", "c", 3, 0, 17, 123, 0), [])), name_of(CHECKPOINT), "c")
+    assert not isinstance(wrong.value, TooLate)
 
 
 @given(st.integers(0, 999_999), st.integers(0, 10**19), st.integers(0, 10**19))

@@ -120,7 +120,7 @@ def keeper_of(engine: MetadataEngine, folder: Path, *, new_cluster: bool = False
 async def restore(engine: MetadataEngine, fetched: Fetched) -> None:
     await mark(engine, CLUSTER)
     await clear(engine)
-    await apply(engine, fetched, 7, lambda _: None)
+    await apply(engine, fetched, 7, 1, lambda _: None)
 
 
 def without_what_a_restore_changes(found: dict[bytes, bytes]) -> dict[bytes, bytes]:

@@ -43,7 +43,7 @@ class Shipped:
         self.nodes = nodes
         self.engine = LmdbEngine(folder / "store")
         self.cluster = Cluster()
-        self.cluster.opened("c1", 2, None)
+        self.cluster.opened("c1", 2, 1, None)
         self.registry = Registry(1e9, 1e9)
         self.newer: list[str] = []
         self.history: dict[int, State] = {0: {}}
