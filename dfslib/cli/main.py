@@ -35,6 +35,7 @@ from dfslib.cli import (
     tree,
     umount,
     up,
+    upgrade,
     volume_plugin,
 )
 from dfslib.cli.arguments import seconds
@@ -65,6 +66,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     forget.COMMAND,
     restore.COMMAND,
     release.COMMAND,
+    upgrade.COMMAND,
     volume_plugin.COMMAND,
 )
 

@@ -26,20 +26,13 @@ def _run(args: argparse.Namespace, session: Session) -> None:
     session.line(f"cluster {before.cluster_id}: {sum(node.state == 'alive' for node in before.nodes)} datanodes alive")
     session.flush()
     where = args.source or "the datanode that has the latest"
-    if not args.yes and not _confirmed(session, f"Restore the metadata from {where}? Later changes are lost. [y/N] "):
+    if not args.yes and not session.confirmed(f"Restore the metadata from {where}? Later changes are lost. [y/N] "):
         session.complain("nothing was restored")
         return
     after = session.namenode.restore(args.source)
     for line in describe_metadata(after.metadata, time.time()):
         session.line(line)
     session.line("Look at the files and at `dfs fsck`; then `dfs release`.")
-
-
-def _confirmed(session: Session, question: str) -> bool:
-    session.flush()
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 COMMAND = Command(

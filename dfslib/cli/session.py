@@ -93,6 +93,13 @@ class Session:
         except (OSError, ValueError) as error:
             self.report(error)
 
+    def confirmed(self, question: str) -> bool:
+        """Whether the user at the terminal says yes; what was written so far is seen before."""
+        self.flush()
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def _on_wait(self, reason: str, left_s: float) -> None:
         with self._lock:
             now = time.monotonic()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
+from typing import Final
 
 from dfslib.cli.command import Command, add_json
 from dfslib.cli.session import Session
 from dfslib.cli.sizes import human, percent
 from dfslib.cli.tables import align
 from dfslib.client.results import ClusterStatus, DatanodeInfo, MetadataState, RepairProgress
+
+FINALIZE: Final = "dfs upgrade finalize"
 
 
 def duration(seconds: float) -> str:
@@ -72,6 +75,13 @@ def describe_metadata(metadata: MetadataState, now_s: float) -> list[str]:
     return found
 
 
+def describe_level(status: ClusterStatus) -> list[str]:
+    """That an upgrade is to be finalized, where it is."""
+    if status.level >= status.newest_level:
+        return []
+    return [f"upgrade: to be finalized: level {status.level} of {status.newest_level}; when all is well: {FINALIZE}"]
+
+
 def lines(status: ClusterStatus, now_s: float) -> list[str]:
     """The cluster, its repair and its metadata in a line each, its datanodes in a table."""
     rows = [["DATANODE", "STATE", "URL", "SIZE", "USED", "FREE", "USE%", "BLOCKS", "LAST SEEN"]]
@@ -95,7 +105,7 @@ def lines(status: ClusterStatus, now_s: float) -> list[str]:
         f"{alive} of {len(status.nodes)} datanodes alive, replication {status.replication} "
         f"(at least {status.min_replicas}), {status.garbage_blocks} blocks to be deleted"
     )
-    about = [describe_repair(status.repair), *describe_metadata(status.metadata, now_s)]
+    about = [describe_repair(status.repair), *describe_metadata(status.metadata, now_s), *describe_level(status)]
     return [head, *about, *align(rows, "lllrrrrrl")]
 
 

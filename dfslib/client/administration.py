@@ -11,8 +11,10 @@ from dfslib.client.results import (
     ClusterStatus,
     DiskUsage,
     Health,
+    UpgradeStatus,
     health_of_body,
     status_of_body,
+    upgrade_of_body,
     usage_of_body,
 )
 from dfslib.client.transport import LONG_ANSWER_S, NoAnswer, Repeat, Request, Transport
@@ -68,6 +70,16 @@ class Administration:
             "POST", target, repeat=Repeat.UNCHANGED, own_words=True, answer_timeout_s=LONG_ANSWER_S, filename=source
         )
         return self._cluster(request)
+
+    def upgrade_status(self) -> UpgradeStatus:
+        return self._upgrade(Request("GET", routes.CLUSTER_UPGRADE))
+
+    def finalize_upgrade(self) -> UpgradeStatus:
+        """Raise the cluster's level to the newest one that its namenode knows; said again, it does nothing."""
+        return self._upgrade(Request("POST", routes.CLUSTER_UPGRADE, own_words=True))
+
+    def _upgrade(self, request: Request) -> UpgradeStatus:
+        return upgrade_of_body(self._transport.decode(self._transport.send(request), messages.UpgradeBody))
 
     def _cluster(self, request: Request) -> ClusterStatus:
         return status_of_body(self._transport.decode(self._transport.send(request), messages.ClusterBody))

@@ -22,7 +22,7 @@ from dfslib.client.operations import AttributeChange, Operations, WriteOptions
 from dfslib.client.parallel import Progress
 from dfslib.client.putting import Uploader
 from dfslib.client.remote_paths import RemotePath
-from dfslib.client.results import ClusterStatus, DiskUsage, Entry, FileInfo, Health
+from dfslib.client.results import ClusterStatus, DiskUsage, Entry, FileInfo, Health, UpgradeStatus
 from dfslib.client.retrying import Timing
 from dfslib.client.transfers import TransferOptions, raise_error
 from dfslib.client.transport import Transport
@@ -116,6 +116,18 @@ class HttpNameNode:
         What it was restored to, and that nothing is deleted before `release`, is in the answer's `metadata`.
         """
         return self._administration.restore(source)
+
+    def upgrade_status(self) -> UpgradeStatus:
+        """Which level the cluster has, what its datanodes and mounts are able to do, and who keeps it from rising."""
+        return self._administration.upgrade_status()
+
+    def finalize_upgrade(self) -> UpgradeStatus:
+        """Raise the cluster's level to the newest one that its namenode knows: the version before cannot be used again.
+
+        Does nothing where it has that level. Raises OSError(EINVAL), and changes nothing, where a datanode or a mount
+        is of a version before, or is away; the message names them.
+        """
+        return self._administration.finalize_upgrade()
 
     # Attributes and names
 

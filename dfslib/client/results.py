@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from dfslib.model import Attr, FileType, format_etag
 from dfslib.wire import attributes, messages
 from dfslib.wire.paths import decode_component
+
+T = TypeVar("T")
 
 _TYPE_BITS: Final = {
     "file": stat.S_IFREG,
@@ -189,7 +191,8 @@ class MetadataState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """The cluster and its datanodes. `replication` is `all` or a number."""
+    """The cluster and its datanodes. `replication` is `all` or a number. Where `level` is below `newest_level`, an
+    upgrade is to be finalized."""
 
     cluster_id: str
     version: str
@@ -201,6 +204,46 @@ class ClusterStatus:
     nodes: tuple[DatanodeInfo, ...]
     repair: RepairProgress = RepairProgress()
     metadata: MetadataState = MetadataState()
+    level: int = 1
+    newest_level: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DatanodeUpgrade:
+    """What a datanode is able to do. `version` and `features` are empty where it has not joined since the namenode
+    started, or is of a build that tells nothing. `obstacle`: why it keeps the level from being raised, or ""."""
+
+    id: str
+    url: str
+    state: str
+    version: str
+    features: tuple[str, ...]
+    obstacle: str
+
+
+@dataclass(frozen=True, slots=True)
+class MountUpgrade:
+    """What a mount is able to do, one that is connected or may come back; the rest as in `DatanodeUpgrade`."""
+
+    name: str
+    connected: bool
+    version: str
+    features: tuple[str, ...]
+    obstacle: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeStatus:
+    """Where an upgrade stands. `version`, `features` and `newest_level` are the namenode's. `possible`: the cluster's
+    `level` can be raised to `newest_level` now."""
+
+    level: int
+    newest_level: int
+    version: str
+    features: tuple[str, ...]
+    possible: bool
+    nodes: tuple[DatanodeUpgrade, ...]
+    mounts: tuple[MountUpgrade, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +329,19 @@ def status_of_body(body: messages.ClusterBody) -> ClusterStatus:
         "metadata": MetadataState(**_fields(body.metadata, MetadataState)),
     }
     return ClusterStatus(**(_fields(body, ClusterStatus) | composed))
+
+
+def upgrade_of_body(body: messages.UpgradeBody) -> UpgradeStatus:
+    composed = {
+        "features": tuple(body.features),
+        "nodes": tuple(_peer(node, DatanodeUpgrade) for node in body.nodes),
+        "mounts": tuple(_peer(mount, MountUpgrade) for mount in body.mounts),
+    }
+    return UpgradeStatus(**(_fields(body, UpgradeStatus) | composed))
+
+
+def _peer(body: messages.UpgradeNodeBody | messages.UpgradeMountBody, kind: type[T]) -> T:
+    return kind(**(_fields(body, kind) | {"features": tuple(body.features)}))
 
 
 def _fields(body: msgspec.Struct, kind: type[Any]) -> dict[str, Any]:
