@@ -183,7 +183,8 @@ class OpenFiles:
             except Unavailable as error:
                 log.warning(event("still writing a closed file", inode=file.ino, reason=str(error)))
                 continue
-            if writer.idle and not file.handles:
+            # Several descriptors may have been closed meanwhile, and it may have been opened and written again.
+            if writer.idle and not file.handles and self._writers.get(file.ino) is writer:
                 del self._writers[file.ino]
         if handle.read_from:
             self._note_access(file)

@@ -81,7 +81,8 @@ class Driver:
         """The volume's directory, for one more container. Raises NotFound, Unavailable where the cluster is away."""
         async with self._turn:
             volume = self.get(name)
-            if user not in volume.users:
+            is_new = user not in volume.users
+            if is_new:
                 volume.users.append(user)  # before it is mounted: nobody takes the mount away meanwhile
                 self._state.save()
             try:
@@ -89,8 +90,9 @@ class Driver:
                     await self._ready()
                     await asyncio.to_thread(_make_directory, self._place.mountpoint, self.path(volume))
             except BaseException as error:
-                volume.users.remove(user)
-                self._state.save()
+                if is_new:  # else it was handed out before, and is in use
+                    volume.users.remove(user)
+                    self._state.save()
                 if isinstance(error, TimeoutError):
                     raise Unavailable("the cluster does not answer") from None
                 raise
