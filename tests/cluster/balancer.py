@@ -9,8 +9,10 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
+P = ParamSpec("P")
 _PIECE_BYTES = 256 << 10
 
 
@@ -55,8 +57,8 @@ class Balancer:
             self._open.add(client)
             self._start(self._serve, client, port)
 
-    def _start(self, *call: object) -> threading.Thread:
-        thread = threading.Thread(target=call[0], args=call[1:])  # type: ignore[arg-type]
+    def _start(self, work: Callable[P, None], *args: P.args, **named: P.kwargs) -> threading.Thread:
+        thread = threading.Thread(target=work, args=args, kwargs=named)
         self._threads.append(thread)
         thread.start()
         return thread

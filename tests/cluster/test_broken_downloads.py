@@ -11,12 +11,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from http_client import HttpNameNode
 from tests.cluster.balancer import Balancer
 from tests.cluster.real_cluster import ROOT, Cluster, Server, wait_until
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 SEED = random.randrange(1 << 32)
 MIB = 1 << 20
@@ -40,8 +44,8 @@ class Breaking(io.BytesIO):
         self._after, self._act = after, act
         self.broken = False
 
-    def write(self, data: object) -> int:
-        count = super().write(data)  # type: ignore[arg-type]
+    def write(self, data: ReadableBuffer) -> int:
+        count = super().write(data)
         if not self.broken and self.tell() >= self._after:
             self.broken = True
             self._act()

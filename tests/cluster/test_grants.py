@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -29,7 +29,9 @@ def targets(cluster: Cluster) -> list[Target]:
     return sorted(alive, key=lambda target: cluster.datanode_urls.index(target.url.rstrip("/")))
 
 
-def put(url: str, block: BlockId, data: bytes, grant: Grant | str, **headers: str) -> requests.Response:
+def put(
+    url: str, block: BlockId, data: bytes | Iterator[bytes], grant: Grant | str, **headers: str
+) -> requests.Response:
     text = grant if isinstance(grant, str) else encode_grant(grant)
     own = {routes.HEADER_GRANT: text, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return requests.put(url + routes.block(block), data=data, headers=own, timeout=60)
@@ -95,14 +97,14 @@ def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: Callable[.
     block, all_three = new_id(), targets(cluster)
     half = threading.Event()
 
-    def body() -> object:
+    def body() -> Iterator[bytes]:
         yield LARGE[: 5 << 20]
         half.wait(30)
         yield LARGE[5 << 20 :]
 
     answers: list[requests.Response] = []
     sender = threading.Thread(
-        target=lambda: answers.append(put(cluster.datanode_urls[0], block, body(), Grant(block, all_three, 2)))  # type: ignore[arg-type]
+        target=lambda: answers.append(put(cluster.datanode_urls[0], block, body(), Grant(block, all_three, 2)))
     )
     sender.start()
     victim = cluster.datanodes[2]

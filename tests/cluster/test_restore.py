@@ -5,28 +5,24 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import requests
 
+from dfslib.wire.messages import ClusterBody, MetadataBody, decode
 from tests.cluster.plain_http import call, read_file
-from tests.cluster.real_cluster import Cluster, wait_until
-
-Made = Callable[..., Cluster]
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 
 
-def metadata(cluster: Cluster) -> dict[str, object]:
-    found = requests.get(f"{cluster.url}cluster", timeout=10).json()["metadata"]
-    assert isinstance(found, dict)
-    return found
+def metadata(cluster: Cluster) -> MetadataBody:
+    return decode(requests.get(f"{cluster.url}cluster", timeout=10).content, ClusterBody).metadata
 
 
 def wait_copied(cluster: Cluster) -> None:
     """Until all that was done before now is on the datanodes."""
     now = time.time()
-    wait_until(lambda: float(metadata(cluster)["copied_until"] or 0) > now, "the metadata is copied")  # type: ignore[arg-type]
+    wait_until(lambda: (metadata(cluster).copied_until or 0) > now, "the metadata is copied")
 
 
 def lose_namenode(cluster: Cluster) -> None:
@@ -42,14 +38,14 @@ def put(cluster: Cluster, path: str, data: bytes) -> None:
 def wait_open(cluster: Cluster) -> None:
     wait_until(lambda: cluster.namenode.running(), "the namenode runs")
     cluster.wait_alive()
-    assert metadata(cluster)["state"] == "open"
+    assert metadata(cluster).state == "open"
 
 
 def healthy(cluster: Cluster) -> bool:
     return bool(requests.get(f"{cluster.url}cluster/fsck", timeout=60).json()["healthy"])
 
 
-def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_cluster: Made) -> None:
+def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
     contents = {f"/old/{number}": b"%d" % number * 1000 for number in range(20)}
     for path, data in contents.items():
@@ -71,21 +67,23 @@ def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_clus
         assert read_file(cluster.url, f"/fs{path}").body == data
     assert call(cluster.url, "GET", "/fs/home").status == 404
     state = metadata(cluster)
-    assert state["held"] is True
-    assert float(state["restored_until"]) <= time.time()  # type: ignore[arg-type]
+    assert state.held
+    assert state.restored_until is not None
+    assert state.restored_until <= time.time()
     wait_until(lambda: call(cluster.url, "HEAD", "/fs/lost+found/home/big").status == 200, "the block is found")
     assert read_file(cluster.url, "/fs/lost+found/home/big").body == big
     found = {read_file(cluster.url, f"/fs/lost+found/home/new.txt{end}").body for end in ("", "%20(2)")}
     assert found == {b"first", b"second"}
     wait_until(lambda: healthy(cluster), "every block has its copies")
     put(cluster, "/later", b"later")
-    assert requests.head(f"{cluster.url}fs/later", timeout=10).headers["X-DFS-Inode"] > str(last + 1_000_000)
+    later = requests.head(f"{cluster.url}fs/later", timeout=10).headers["X-DFS-Inode"]
+    assert int(later) > last + 1_000_000, "numbers of files that are not known any more are not given again"
     released = requests.post(f"{cluster.url}cluster/release", timeout=10).json()
     assert released["metadata"]["held"] is False
     assert read_file(cluster.url, "/fs/lost+found/home/big").body == big
 
 
-def test_writes_go_on_until_the_end_and_clients_wait(make_cluster: Made) -> None:
+def test_writes_go_on_until_the_end_and_clients_wait(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
     acknowledged: dict[str, float] = {}
     stop = threading.Event()
@@ -105,7 +103,8 @@ def test_writes_go_on_until_the_end_and_clients_wait(make_cluster: Made) -> None
     writer.start()
     wait_until(lambda: len(acknowledged) > 20, "files are written")
     wait_copied(cluster)
-    copied_until = float(metadata(cluster)["copied_until"])  # type: ignore[arg-type]
+    copied_until = metadata(cluster).copied_until
+    assert copied_until is not None
     lose_namenode(cluster)
     stop.set()
     writer.join()
@@ -131,7 +130,7 @@ def copies(cluster: Cluster, number: int) -> list[Path]:
     return sorted((cluster.folder / f"data{number}" / "metadata").iterdir())
 
 
-def test_one_datanode_away_another_one_damaged(make_cluster: Made) -> None:
+def test_one_datanode_away_another_one_damaged(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
     put(cluster, "/a/file", b"content")
     wait_copied(cluster)
@@ -148,7 +147,7 @@ def test_one_datanode_away_another_one_damaged(make_cluster: Made) -> None:
     cluster.wait_alive(3)
 
 
-def test_killed_in_the_middle_of_the_restore(make_cluster: Made) -> None:
+def test_killed_in_the_middle_of_the_restore(make_cluster: MakeCluster) -> None:
     """At points that differ from run to run; test_checkpoint_restoring has every one of them."""
     seed = time.time_ns()
     print(f"seed {seed}")
@@ -171,7 +170,7 @@ def test_killed_in_the_middle_of_the_restore(make_cluster: Made) -> None:
     assert healthy(cluster)
 
 
-def test_the_old_folder_comes_back_after_a_restore(make_cluster: Made) -> None:
+def test_the_old_folder_comes_back_after_a_restore(make_cluster: MakeCluster) -> None:
     """As a swarm does that moves the namenode to another host, and back."""
     cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
     put(cluster, "/before", b"before")
@@ -199,7 +198,7 @@ def test_the_old_folder_comes_back_after_a_restore(make_cluster: Made) -> None:
     assert cluster.namenode.stop() == 0
 
 
-def test_an_older_copy_of_the_folder_is_put_back(make_cluster: Made) -> None:
+def test_an_older_copy_of_the_folder_is_put_back(make_cluster: MakeCluster) -> None:
     """As from a backup. What was done since is on the datanodes, and nothing of it is deleted."""
     cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
     put(cluster, "/before", b"before")
@@ -222,7 +221,7 @@ def test_an_older_copy_of_the_folder_is_put_back(make_cluster: Made) -> None:
     assert "dfs_metadata_copy_failures_total" in metrics
 
 
-def test_new_volumes_do_not_make_an_old_one_forgotten(make_cluster: Made) -> None:
+def test_new_volumes_do_not_make_an_old_one_forgotten(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1", DFS_DEAD_AFTER="6")
     put(cluster, "/file", b"content")
     wait_copied(cluster)
@@ -236,15 +235,15 @@ def test_new_volumes_do_not_make_an_old_one_forgotten(make_cluster: Made) -> Non
     wait_until(lambda: healthy(cluster), "the new volume is filled")
 
 
-def test_while_it_waits_it_says_so_and_refuses_everything_else(make_cluster: Made) -> None:
+def test_while_it_waits_it_says_so_and_refuses_everything_else(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1, DFS_CHECKPOINT_EVERY="1")
     wait_copied(cluster)
     cluster.datanodes[0].kill()
     lose_namenode(cluster)
     cluster.namenode.start()
     wait_until(lambda: cluster.alive() == 0, "the namenode answers")
-    assert metadata(cluster)["state"] == "waiting"
-    assert "no datanode has come" in str(metadata(cluster)["detail"])
+    assert metadata(cluster).state == "waiting"
+    assert "no datanode has come" in str(metadata(cluster).detail)
     for method, path in (("GET", "/fs/"), ("PUT", "/fs/x"), ("GET", "/healthz"), ("GET", "/cluster/df")):
         answer = call(cluster.url, method, path, b"x" if method == "PUT" else None)
         assert (answer.status, answer.json()["error"]) == (503, "EUNAVAILABLE")
@@ -257,29 +256,29 @@ def test_while_it_waits_it_says_so_and_refuses_everything_else(make_cluster: Mad
     assert (answer.status, answer.json()["error"]) == (400, "EINVAL")
 
 
-def test_new_cluster_refuses_the_volumes_of_the_old_one(make_cluster: Made) -> None:
+def test_new_cluster_refuses_the_volumes_of_the_old_one(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1, DFS_CHECKPOINT_EVERY="1")
     wait_copied(cluster)
     lose_namenode(cluster)
     cluster.namenode.env["DFS_NEW_CLUSTER"] = "true"
     cluster.namenode.start()
     wait_until(lambda: not cluster.datanodes[0].running(), "the datanode refuses the new cluster")
-    assert metadata(cluster)["state"] == "open"
+    assert metadata(cluster).state == "open"
     assert "belongs to cluster" in cluster.logs()
 
 
-def test_an_operator_names_the_datanode(make_cluster: Made) -> None:
+def test_an_operator_names_the_datanode(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
     put(cluster, "/file", b"content")
     wait_copied(cluster)
     lose_namenode(cluster)
     cluster.datanodes[1].kill()  # it is named by the newest copy, and so waited for
     cluster.namenode.start()
-    wait_until(lambda: cluster.alive() == 0 and "names may be" in str(metadata(cluster)["detail"]), "one has come")
+    wait_until(lambda: cluster.alive() == 0 and "names may be" in str(metadata(cluster).detail), "one has come")
     answer = call(cluster.url, "POST", "/cluster/restore?from=http://127.0.0.1:9", b"")
     assert (answer.status, answer.json()["error"]) == (400, "EINVAL")
     answer = call(cluster.url, "POST", f"/cluster/restore?from={cluster.datanode_urls[0]}", b"")
     assert answer.status == 200, answer
-    assert metadata(cluster)["state"] == "open"
+    assert metadata(cluster).state == "open"
     wait_open(cluster)
     assert read_file(cluster.url, "/fs/file").body == b"content"

@@ -12,8 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from http_client import HttpNameNode
+from typing import Protocol
 
 _FILES_MAX = 300
 """Paths of one client: all are read from every datanode at the end."""
@@ -22,6 +21,20 @@ Content = bytes | None
 
 _DEFINITE = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOSPC, errno.EISDIR, errno.ENOTDIR, errno.EINVAL})
 """Errors after which nothing has changed, whatever happened to earlier attempts: requests carry ids."""
+
+
+class Files(Protocol):
+    """What clients call of HttpNameNode."""
+
+    def mkdir(self, path: str, parents: bool) -> object: ...
+    def tee(self, path: str, data: bytes) -> object: ...
+    def append(self, path: str, data: bytes) -> object: ...
+    def truncate(self, path: str, size: int) -> object: ...
+    def rm(self, path: str) -> object: ...
+    def mv(self, src: str, dst: str) -> object: ...
+    def cp(self, src: str, dst: str) -> object: ...
+    def cat(self, path: str) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class Violation(AssertionError):
@@ -58,12 +71,12 @@ def _short(content: Content) -> str:
 class Client:
     """One client's random operations, and what follows from their answers."""
 
-    def __init__(self, number: int, url: str, seed: int, timeout_s: float = 20.0) -> None:
+    def __init__(self, number: int, dfs: Files, seed: int) -> None:
         self.files: dict[str, File] = {}
         self.counts: dict[str, int] = {}
         self._folder = f"/client{number}"
         self._random = random.Random(f"{seed}-{number}")
-        self._dfs = HttpNameNode(url, timeout_s=timeout_s)
+        self._dfs = dfs
         self._made = 0
 
     def run(self, stop: threading.Event) -> None:

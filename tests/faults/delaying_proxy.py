@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Coroutine
 from typing import Self
 
 
@@ -28,8 +29,8 @@ class DelayingProxy:
         self._thread.join()
         self._loop.close()
 
-    def _call(self, coroutine: object) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)  # type: ignore[arg-type]
+    def _call(self, coroutine: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _listen(self, host: str, port: int) -> None:
         self._server = await asyncio.start_server(self._serve, host, port)

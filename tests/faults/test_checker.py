@@ -40,11 +40,11 @@ class Broken:
     def truncate(self, path: str, size: int) -> None:
         self.files[path] = self.files[path][:size].ljust(size, b"\0")
 
-    def mv(self, source: str, target: str) -> None:
-        self.files[target] = self.files.pop(source)
+    def mv(self, src: str, dst: str) -> None:
+        self.files[dst] = self.files.pop(src)
 
-    def cp(self, source: str, target: str) -> None:
-        self.files[target] = self.files[source]
+    def cp(self, src: str, dst: str) -> None:
+        self.files[dst] = self.files[src]
 
     def cat(self, path: str) -> bytes:
         try:
@@ -57,9 +57,7 @@ class Broken:
 
 
 def client_of(broken: Broken, seed: int) -> Client:
-    client = Client(1, "http://127.0.0.1:9/", seed)
-    client._dfs = broken  # type: ignore[assignment]
-    return client
+    return Client(1, broken, seed)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import requests
 
+from http_client import HttpNameNode
 from tests.cluster.real_cluster import Cluster, Server, wait_until
 from tests.faults.checker import Client, Content, Violation
 from tests.faults.nemesis import Means, Nemesis
@@ -18,12 +19,14 @@ from tests.faults.small_disk import AVAILABLE as DISKS
 from tests.faults.small_disk import SmallDisk
 
 CLIENTS = 3
+_TIMEOUT_S = 20.0
+"""How long a client goes on trying; then nobody knows what came of its operation."""
 
 
 def run_trial(cluster: Cluster, seed: int, seconds: float, means: Means) -> dict[str, int]:
     """How often each operation was done. Raises Violation, and AssertionError where the cluster does not heal."""
     print(f"seed {seed}", flush=True)
-    clients = [Client(number, cluster.url, seed) for number in range(CLIENTS)]
+    clients = [Client(number, HttpNameNode(cluster.url, timeout_s=_TIMEOUT_S), seed) for number in range(CLIENTS)]
     stop = threading.Event()
     violations: list[BaseException] = []
 

@@ -132,8 +132,8 @@ class Tree:
         self.engine = engine or memory_engine()
         self.numbers = map(BlockId, itertools.count(1))
         self.datanodes = Datanodes(self)
-        writer: object = self.datanodes
-        self.deferral = Deferral(self.engine, writer, Mover(self.engine, writer), self.numbers.__next__)  # type: ignore[arg-type]
+        mover = Mover(self.engine, self.datanodes)
+        self.deferral = Deferral(self.engine, self.datanodes, mover, self.numbers.__next__)
         self.inodes: list[InodeId] = []
         self.model = [bytearray() for _ in range(FILES)]
         self.now = 1

@@ -18,8 +18,7 @@ from typing import Final, NamedTuple
 
 from dfslib.errors import DfsError, Unavailable
 from dfslib.model import REPLICATION_ALL, BlockId, InodeId, format_block
-from dfslib.namenode.blocks.moving import Mover, Piece, pieces_of
-from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.namenode.blocks.moving import Mover, Piece, Writer, pieces_of
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import content, records
 from dfslib.namenode.namespace.deferred import drop_unused, find_deferred, scan_deferred
@@ -74,9 +73,7 @@ class Admission:
 
 
 class Deferral:
-    def __init__(
-        self, engine: MetadataEngine, writer: BlockWriter, mover: Mover, new_id: Callable[[], BlockId]
-    ) -> None:
+    def __init__(self, engine: MetadataEngine, writer: Writer, mover: Mover, new_id: Callable[[], BlockId]) -> None:
         self._engine = engine
         self._writer = writer
         self._mover = mover

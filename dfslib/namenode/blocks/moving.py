@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from dfslib.model import BlockId, BlockRef, Extent, InodeId, Origin
-from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.model import BlockId, BlockRef, Extent, InodeId, NodeId, Origin
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import extents, records
 from dfslib.namenode.namespace.deferred import drop_unused
@@ -44,8 +43,20 @@ class _Moved(NamedTuple):
     to: int
 
 
+class Writer(Protocol):
+    """Writes blocks that are in memory, as BlockWriter does."""
+
+    def copies(self, replication: int) -> int: ...
+
+    def check_space(self, copies: int) -> None: ...
+
+    async def write(self, data: bytes, origins: Sequence[Origin], copies: int) -> BlockRef: ...
+
+    def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None: ...
+
+
 class Mover:
-    def __init__(self, engine: MetadataEngine, writer: BlockWriter) -> None:
+    def __init__(self, engine: MetadataEngine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 

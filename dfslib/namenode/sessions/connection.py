@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode
 
 from dfslib.wire.session import Answer, Failure, Invalidate, LevelRaised, Nodes, Welcome, encode
 
@@ -14,10 +14,18 @@ _QUEUE_MAX: Final = 64 << 20
 """Bytes that wait to be sent. A mount that takes so little is cut off: it drops its caches when it comes back."""
 
 
+class Socket(Protocol):
+    """The sending side of a WebSocket."""
+
+    async def send_bytes(self, data: bytes, /) -> None: ...
+
+    async def close(self, *, code: int, message: bytes, drain: bool) -> bool: ...
+
+
 class Connection:
     """Sends frames in the order in which they are given, without making anybody wait."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0

@@ -18,6 +18,7 @@ import socket
 import stat
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -686,7 +687,8 @@ def run(name: str, top: str) -> list[object]:
         try:
             results = list(SCENARIOS[name]())
         except Exception as error:  # noqa: BLE001 - it is the result
-            results = [f"{type(error).__name__}: {error}", error.__traceback__.tb_next.tb_lineno]  # type: ignore[union-attr]
+            where = traceback.extract_tb(error.__traceback__)[1]
+            results = [f"{type(error).__name__}: {error}", where.lineno]
         with os.fdopen(writing, "w") as pipe:
             json.dump(results, pipe)
     finally:

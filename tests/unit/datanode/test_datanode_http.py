@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,7 +29,6 @@ def on_cluster(nodes: int = 1, **settings: str) -> Callable[[Test], Callable[[Pa
     """Run an async test against datanodes of its own."""
 
     def decorate(test: Test) -> Callable[[Path], None]:
-        # Not functools.wraps: pytest would look at the arguments of what is wrapped.
         def run(tmp_path: Path) -> None:
             async def main() -> None:
                 async with cluster(tmp_path, nodes, **settings) as made:
@@ -38,8 +36,8 @@ def on_cluster(nodes: int = 1, **settings: str) -> Callable[[Test], Callable[[Pa
 
             asyncio.run(main())
 
-        functools.update_wrapper(run, test, assigned=("__name__", "__doc__", "__module__"), updated=())
-        del run.__wrapped__  # type: ignore[attr-defined]
+        # Not functools.wraps: pytest would look at the arguments of what is wrapped.
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
         return run
 
     return decorate

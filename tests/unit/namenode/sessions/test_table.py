@@ -65,7 +65,7 @@ def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
             running = []
             for socket in sockets:
                 session = await sessions.begin("mount")
-                connection = Connection(socket)  # type: ignore[arg-type]
+                connection = Connection(socket)
                 sessions.connected(session, connection)
                 session.directories.add(ROOT)
                 running.append(group.create_task(connection.run()))
