@@ -158,6 +158,9 @@ class DataNode:
             replication = Replication(store, pool, peers, settings.repair_bytes_per_s)
             await stack.enter_async_context(replication.running())
             namenode = NamenodeClient(peers, settings.namenode_url)
+            metadata = await asyncio.to_thread(
+                MetadataFiles, volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc()
+            )
             self._registration = Registration(
                 namenode,
                 volume,
@@ -166,10 +169,10 @@ class DataNode:
                 replication,
                 losses,
                 settings.addresses,
+                position=lambda: metadata.position.value,
                 on_registered=lambda: metrics.registered.set(1),
             )
             stack.callback(self._forget_registration)
-            metadata = MetadataFiles(volume.root, store.require_space, on_bad=lambda _: metrics.bad_metadata.inc())
             scrubber = Scrubber(
                 ScrubbedVolume(store, metadata, volume.root / "scrub.json"),
                 settings.scrub_every_s,

@@ -71,8 +71,10 @@ class Registration:
         losses: Losses,
         addresses: Addresses,
         *,
+        position: Callable[[], str],
         on_registered: Callable[[], None] = lambda: None,
     ) -> None:
+        """`position` tells the newest one of the metadata that the volume was brought."""
         self._namenode = namenode
         self._volume = volume
         self._store = store
@@ -80,6 +82,7 @@ class Registration:
         self._replication = replication
         self._losses = losses
         self._addresses = addresses
+        self._position = position
         self._on_registered = on_registered
         self._backoff_s = 0.0
         self._report_wanted = False
@@ -143,6 +146,7 @@ class Registration:
                 epoch=self._volume.epoch,
                 features=named(Role.DATANODE),
                 version=VERSION,
+                position=self._position(),
             )
         )
         await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch, answer.level)
@@ -209,6 +213,7 @@ class Registration:
             failed=sorted(outcomes.failed),
             bad=sorted(block for block in losses if block not in self._store),
             ready=self.ready,
+            position=self._position(),
         )
 
     async def _delete(self, blocks: list[int]) -> None:

@@ -14,6 +14,7 @@ from dfslib.errors import ChecksumMismatch, Unavailable
 from dfslib.transfer.peer_session import PeerSession
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import MetadataFileBody, MetadataListBody
+from dfslib.wire.positions import Position
 
 _STALL_S: Final = 30
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_STALL_S)
@@ -25,10 +26,14 @@ async def list_files(session: PeerSession, url: str) -> list[MetadataFileBody]:
         return messages.decode(await answer.read(), MetadataListBody).files
 
 
-async def put_file(session: PeerSession, url: str, name: str, path: Path, size: int, checksum: int) -> None:
-    """`path` has `size` bytes of this CRC32C. Durable on the datanode when it returns; OSError where it cannot be
-    read."""
+async def put_file(
+    session: PeerSession, url: str, name: str, path: Path, size: int, checksum: int, position: Position | None
+) -> None:
+    """`path` has `size` bytes of this CRC32C, and leads to `position`. Durable on the datanode when it returns; OSError
+    where it cannot be read."""
     headers = {routes.HEADER_CRC32C: f"{checksum:08x}", "Content-Length": str(size)}
+    if position is not None:
+        headers[routes.HEADER_POSITION] = str(position)
     async with _request(session, "PUT", _address(url, name), data=_pieces(path), headers=headers) as answer:
         await answer.read()
 

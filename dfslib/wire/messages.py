@@ -170,7 +170,8 @@ class JoinRequest(msgspec.Struct, frozen=True):
 
     `epoch`: of the cluster as the datanode last met it; a namenode of an earlier one is out of date. `protocol`: the
     cluster's level as the datanode last met it, 1 where it has met none: so a namenode of a build that does not know
-    that level turns it away, before it restores anything from its copies.
+    that level turns it away, before it restores anything from its copies. `position`: the newest one of the metadata
+    that it was ever brought; empty where it does not know.
     """
 
     node_id: str
@@ -186,6 +187,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
     epoch: int = 0
     features: FeatureNames = []
     version: Version = ""
+    position: str = ""
 
     def __post_init__(self) -> None:
         check_sorted(self.features)
@@ -230,7 +232,7 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     """`free` already leaves out what the datanode reserves. `leaving`: it stops now. `ready`: an answer has said so.
 
     `copied`: blocks that it was told to copy and now has durably. `failed`: those it could not copy.
-    `bad`: blocks that it had and found damaged. Each is told until an answer has come.
+    `bad`: blocks that it had and found damaged. Each is told until an answer has come. `position` as in the join.
     """
 
     node_id: str
@@ -243,6 +245,7 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     failed: list[int] = []
     bad: list[int] = []
     ready: bool = False
+    position: str = ""
 
 
 class CopyOrder(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from crc32c import crc32c
 from dfslib.datanode.store.appender import Appender, Bytes
 from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.datanode.store.open_block import ROTTEN
+from dfslib.datanode.store.position import KeptPosition
 from dfslib.errors import ChecksumMismatch, InputOutput, InvalidArgument, NotFound
 from dfslib.runtime.durable_files import sync_directory
 from dfslib.runtime.logs import event
@@ -85,6 +86,7 @@ class MetadataFiles:
         self._quarantine: Final = root / "quarantine"
         self._clock = clock
         self._on_bad = on_bad
+        self.position: Final = KeptPosition(root, self._folder)
         self._names = threading.Lock()
         """Held while a name changes, so that looking and changing are one step."""
 
@@ -142,14 +144,16 @@ class MetadataFiles:
             sync_directory(self._folder)
             return True
 
-    def publish(self, name: str, temporary: Path) -> bool:
-        """Give a whole and synced file its name, durably; whether there was none of that name. Raises OSError."""
+    def publish(self, name: str, temporary: Path, position: str) -> bool:
+        """Give a whole and synced file its name, durably, and remember the `position` that it leads to; whether there
+        was none of that name. Raises OSError."""
         with self._names:
             path = self._folder / name
             created = not path.exists()
             temporary.rename(path)
             sync_directory(self._folder)
-            return created
+        self.position.brought(position)
+        return created
 
     @contextmanager
     def quarantining(self, name: str, fd: int) -> Iterator[None]:
@@ -232,11 +236,15 @@ class MetadataWriter:
     Raises InvalidArgument, NoSpace, InputOutput or ChecksumMismatch, after which the temporary file is gone.
     """
 
-    def __init__(self, files: MetadataFiles, name: str, expected_crc32c: int, announced_bytes: int = 0) -> None:
+    def __init__(
+        self, files: MetadataFiles, name: str, expected_crc32c: int, announced_bytes: int = 0, position: str = ""
+    ) -> None:
+        """`position`: what the file leads to (wire/positions.py), empty where that is not told."""
         check_name(name)
         self._files = files
         self._name = name
         self._expected = expected_crc32c
+        self._position = position
         self._sum = 0
         self._turn = threading.Lock()
         # The prefix keeps it apart from the blocks' temporary files.
@@ -269,7 +277,7 @@ class MetadataWriter:
             self._file.append([_encode_trailer(described)])
             # Before the rename: else the name could appear before the bytes after a power cut.
             os.fsync(self._fd)
-            created = self._files.publish(self._name, self._temporary)
+            created = self._files.publish(self._name, self._temporary, self._position)
             self._close()
         return described, created
 

@@ -5,6 +5,7 @@
     lock            held (flock) while a process uses the volume
     blocks/XX/ID    whole blocks                         tmp/    files being written
     metadata/NAME   copies of the namenode's metadata
+    position-*      how far the newest of them went (position.py)
     quarantine/     bad files, for a person to look at
 
 Knows nothing of what the files hold; `block_store` and `metadata_files` do.

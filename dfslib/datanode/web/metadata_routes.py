@@ -16,6 +16,7 @@ from dfslib.errors import InputOutput, InvalidArgument, NotFound
 from dfslib.transfer.body import pieces
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import MetadataFileBody, MetadataListBody
+from dfslib.wire.positions import parse_position
 
 T = TypeVar("T")
 
@@ -37,10 +38,13 @@ async def put_metadata(request: web.Request) -> web.Response:
     expected = parse_crc32c(request.headers.get(routes.HEADER_CRC32C))
     if expected is None:
         raise InvalidArgument(f"the header {routes.HEADER_CRC32C} is missing", request.path)
+    position = request.headers.get(routes.HEADER_POSITION, "")
+    if position:
+        parse_position(position)
     length = request.content_length or 0
     body = pieces(request, services.body_timeout_s)
     stored, created = await receive(
-        services, body, lambda: MetadataWriter(services.metadata, name, expected, length)
+        services, body, lambda: MetadataWriter(services.metadata, name, expected, length, position)
     )
     return _json(_body(stored), 201 if created else 200)
 

@@ -13,17 +13,19 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from dfslib.namenode.checkpoint.format import Commit, Encoder, FileName, Header, name_of
+from dfslib.wire.positions import Position
 
 _FRAME_COMMITS: Final = 1000
 _PIECE_BYTES: Final = 1 << 20
 
 
 class Made(NamedTuple):
-    """A file; `size` in bytes."""
+    """A file; `size` in bytes. `position`: what it leads to, where that is known."""
 
     name: FileName
     size: int
     crc32c: int
+    position: Position | None
 
 
 class Folder:
@@ -51,7 +53,7 @@ class Folder:
                 for start in range(0, len(commits), _FRAME_COMMITS):
                     file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
                 file.write(encoder.end())
-            return self._named(temporary, name_of(header))
+            return self._named(temporary, header)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -61,7 +63,7 @@ class Folder:
         OSError."""
         temporary = self._path / "checkpoint"
         try:
-            return self._named(temporary, name_of(write(temporary)))
+            return self._named(temporary, write(temporary))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -76,11 +78,12 @@ class Folder:
             del self.files[name]
             self.path(name).unlink(missing_ok=True)
 
-    def _named(self, temporary: Path, name: FileName) -> Made:
+    def _named(self, temporary: Path, header: Header) -> Made:
+        name = name_of(header)
         checksum = size = 0
         with temporary.open("rb") as file:
             while piece := file.read(_PIECE_BYTES):
                 checksum = crc32c(piece, checksum)
                 size += len(piece)
         temporary.rename(self.path(name))
-        return Made(name, size, checksum)
+        return Made(name, size, checksum, header.position)

@@ -19,7 +19,10 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 import msgspec
 from crc32c import crc32c
 
+from dfslib.namenode.metadata.history import History, Lineage, Run
+from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, decode_lineage, decode_runs
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, Level
+from dfslib.wire.positions import Position
 
 T = TypeVar("T")
 
@@ -32,6 +35,9 @@ _LEVEL: Final = 1
 """zlib's fastest: the namenode's time is dearer than the datanodes' disks."""
 
 _NAME: Final = re.compile(r"(checkpoint|journal)-(\d{6})-(\d{20})(?:-(\d{20}))?", re.ASCII)
+
+RUNS_KEPT: Final = 64
+"""Runs that a header names: the journal of every few seconds has them, some 30 bytes each."""
 
 Record = tuple[bytes, bytes]
 """A key and its value."""
@@ -54,7 +60,8 @@ class TooLate(Damaged):
 class Header(msgspec.Struct, frozen=True, array_like=True):
     """`time_ns`: all commits that were acknowledged before then, in the file's range, are in it. `level`: of the
     cluster at the last of them; builds of the first level looked for a format in this place, and know 1. `nodes`: the
-    datanodes that are to have a copy of it."""
+    datanodes that are to have a copy of it. `head` is commit `last`, `runs` the latest ones up to it, and `before` the
+    chain of the commit before `first`; a release that keeps no lineage writes none of these three."""
 
     kind: str
     cluster_id: str
@@ -64,6 +71,19 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     time_ns: int
     level: Level = OLDEST_LEVEL
     nodes: tuple[str, ...] = ()
+    head: Lineage | None = None
+    runs: tuple[Run, ...] = ()
+    before: bytes = b""
+
+    @property
+    def history(self) -> History | None:
+        """Of what the file leads to; None where that is not told."""
+        return None if self.head is None else History(self.head, self.runs)
+
+    @property
+    def position(self) -> Position | None:
+        """What the file leads to; None where that is not told."""
+        return None if self.head is None else Position(self.epoch, self.last, self.head.run, self.head.chain)
 
 
 class FileName(NamedTuple):
@@ -115,6 +135,18 @@ class Encoder:
 
 def commit_of(number: int, writes: Mapping[bytes, bytes | None]) -> Commit:
     return number, list(writes.items())
+
+
+def lineage_in(commit: Commit) -> Lineage | None:
+    """What the engine recorded of a commit; None of a release without lineage. Raises InputOutput."""
+    data = dict(commit[1]).get(LINEAGE)
+    return None if data is None else decode_lineage(data)
+
+
+def run_begun_in(commit: Commit) -> Run | None:
+    """The run that began with a commit, where one did. Raises InputOutput."""
+    data = dict(commit[1]).get(RUNS)
+    return None if data is None else decode_runs(data)[-1]
 
 
 def read_header(file: BinaryIO) -> Header:

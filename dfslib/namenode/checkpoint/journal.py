@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from dfslib.namenode.checkpoint.format import Commit, commit_of
+from dfslib.namenode.checkpoint.format import Commit, commit_of, lineage_in, run_begun_in
+from dfslib.namenode.metadata.history import Lineage
 from dfslib.namenode.namespace import keys
 from dfslib.runtime.logs import event
 
@@ -18,11 +19,14 @@ PENDING_MAX_BYTES: Final = 64 << 20
 
 
 class Pending(NamedTuple):
-    """Commits in order. `taken_ns`: all that was committed before then is in, unless `lost`."""
+    """Commits in order. `taken_ns`: all that was committed before then is in, unless `lost`. `head` is the last one,
+    `before` the chain of the commit before the first one, empty where it is not known."""
 
     commits: list[Commit]
     taken_ns: int
     lost: bool
+    head: Lineage | None
+    before: bytes
 
 
 class Journal:
@@ -34,6 +38,8 @@ class Journal:
         self._lost = False
         self._last: int | None = None
         """The last commit's number, taken or not: the next one is one more."""
+        self._before = b""
+        """The chain of the last commit that was taken, empty where others were missed since."""
 
     def committed(self, number: int, writes: Mapping[bytes, bytes | None]) -> None:
         """For MetadataEngine.journal. A commit that is missed, or fails here, makes what waits `lost`: a journal with
@@ -61,9 +67,14 @@ class Journal:
         """All that waits; it waits no more."""
         with self._lock:
             commits, self._commits = self._commits, []
-            taken = Pending(commits, self._wall_ns(), self._lost)
+            now_ns, before, lost = self._wall_ns(), self._before, self._lost
+            head = lineage_in(commits[-1]) if commits else None
+            if commits or lost:
+                self._before = head.chain if head is not None and not lost else b""
             self._bytes, self._lost = 0, False
-        return taken._replace(commits=_without_passing(commits))
+        if commits and (run := run_begun_in(commits[0])) is not None:
+            before = run.before
+        return Pending(_without_passing(commits), now_ns, lost, head, before)
 
 
 def _without_passing(commits: list[Commit]) -> list[Commit]:

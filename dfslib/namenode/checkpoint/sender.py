@@ -149,7 +149,7 @@ class Sender:
         try:
             async with asyncio.timeout(_DEADLINE_S + made.size / _SLOWEST_BYTES):
                 await put_file(
-                    self._session, node.url, str(name), self._folder.path(name), made.size, made.crc32c
+                    self._session, node.url, str(name), self._folder.path(name), made.size, made.crc32c, made.position
                 )
         except (DfsError, OSError):
             if name in self._folder.files:

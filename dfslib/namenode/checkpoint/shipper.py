@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from dfslib.errors import DfsError
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.folder import Folder
-from dfslib.namenode.checkpoint.format import FileName, Header
+from dfslib.namenode.checkpoint.format import RUNS_KEPT, FileName, Header
 from dfslib.namenode.checkpoint.journal import Journal, Pending
 from dfslib.namenode.checkpoint.sender import Sender
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
@@ -160,7 +162,12 @@ class Shipper:
         if not pending.commits:
             return
         first, self._reached = pending.commits[0][0], pending.commits[-1][0]
-        header = self._header("journal", pending.taken_ns, first, self._reached)
+        header = replace(
+            self._header("journal", pending.taken_ns, first, self._reached),
+            head=pending.head,
+            runs=tuple(run for run in self._engine.history.runs if run.first <= self._reached)[-RUNS_KEPT:],
+            before=pending.before,
+        )
         try:
             made = await asyncio.to_thread(self._folder.write_journal, header, pending.commits)
         except OSError as error:

@@ -10,8 +10,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from dfslib.namenode.checkpoint.format import Encoder, Header, Record
+from dfslib.namenode.checkpoint.format import RUNS_KEPT, Encoder, Header, Record
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
+from dfslib.namenode.metadata.lineage import lineage_of, runs_of
 from dfslib.namenode.namespace import records
 from dfslib.runtime.durable_files import sync_directory
 
@@ -23,9 +24,11 @@ Rest = Callable[[float], None]
 
 
 def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = None) -> Header:
-    """Durable when it returns, its name too; the header is `about` with the snapshot's number and level. A file that
-    was begun and could not be ended is deleted. Raises OSError, and what `rest` raises."""
-    header = replace(about, first=0, last=txn.number, level=records.get_level(txn))
+    """Durable when it returns, its name too; the header is `about` with the snapshot's number, level and history. A
+    file that was begun and could not be ended is deleted. Raises OSError, InputOutput where the store's history cannot
+    be read, and what `rest` raises."""
+    level, head, runs = records.get_level(txn), lineage_of(txn), runs_of(txn)[-RUNS_KEPT:]
+    header = replace(about, first=0, last=txn.number, level=level, head=head, runs=runs)
     try:
         with path.open("wb") as file:
             for piece in _encoded(txn, header, rest):

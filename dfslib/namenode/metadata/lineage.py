@@ -70,8 +70,13 @@ def lineage_of(txn: ReadTxn) -> Lineage | None:
 def runs_of(txn: ReadTxn) -> tuple[Run, ...]:
     """The runs that a snapshot has commits of. Raises InputOutput."""
     data = txn.get(RUNS)
+    return () if data is None else decode_runs(data)
+
+
+def decode_runs(data: bytes) -> tuple[Run, ...]:
+    """Of a RUNS key's value. Raises InputOutput."""
     try:
-        return () if data is None else _decode_runs(data)
+        return _decode_runs(data)
     except msgspec.MsgspecError as error:
         raise InputOutput(f"the metadata's runs cannot be read: {error}") from None
 

@@ -10,6 +10,7 @@ from crc32c import crc32c
 
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import MetadataFileBody, MetadataListBody
+from dfslib.wire.positions import Position
 from tests.unit.datanode.fake_cluster import Cluster
 from tests.unit.datanode.test_datanode_http import Answer, assert_error, fetch, metric, on_cluster
 
@@ -64,6 +65,23 @@ async def test_bad_requests_change_nothing(c: Cluster) -> None:
     assert (await fetch(c, "/metadata/here"))[:2] == (200, b"as it was")
     assert [file.name for file in await listed(c)] == ["here"]
     assert list(c.roots[0].glob("tmp/*")) == []
+
+
+@on_cluster()
+async def test_the_position_that_a_copy_leads_to_is_remembered(c: Cluster) -> None:
+    def kept() -> list[str]:
+        return sorted(path.name for path in c.roots[0].glob("position-*"))
+
+    first, second = (str(Position(0, number, b"r" * 8, b"c" * 16)) for number in (5, 6))
+    for position in (second, first):
+        assert (await put(c, position[:30], b"x", X_DFS_CRC32C=sum_of(b"x"), X_DFS_Position=position))[0] == 201
+        assert kept() == [f"position-{second}"]
+    assert_error(await put(c, "bad", b"x", X_DFS_CRC32C=sum_of(b"x"), X_DFS_Position="6"), 400, "EINVAL")
+    assert_error(await put(c, "bad", b"x", X_DFS_CRC32C="00000000", X_DFS_Position=second), 400, "EBADMSG")
+    assert kept() == [f"position-{second}"]
+    assert len(await listed(c)) == 2
+    assert (await put(c, "old", b"x", X_DFS_CRC32C=sum_of(b"x")))[0] == 201
+    assert kept() == []
 
 
 @on_cluster(DFS_BODY_TIMEOUT="0.2")

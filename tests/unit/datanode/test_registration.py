@@ -17,6 +17,7 @@ from dfslib.datanode.node import Settings, advertised_url
 from dfslib.errors import ForeignVolume, Unavailable, UnknownNode
 from dfslib.model import BlockId
 from dfslib.wire import routes
+from dfslib.wire.positions import Position
 from tests.unit.datanode.fake_cluster import Cluster, block_file_bytes, cluster, datanode_env, listening
 
 
@@ -41,6 +42,10 @@ def test_join_report_heartbeat_leave(tmp_path: Path) -> None:
         async with cluster(tmp_path) as c:
             assert await health(c) == 503
             await c.put(7, b"seven")
+            position = str(Position(3, 17, b"r" * 8, b"c" * 16))
+            headers = {routes.HEADER_CRC32C: "00000000", routes.HEADER_POSITION: position}
+            async with c.http.put(f"{c.urls[0]}/metadata/empty", data=b"", headers=headers) as response:
+                assert response.status == 201
             async with running(c.nodes[0]):
                 await c.namenode.until(lambda: len(c.namenode.heartbeats) >= 2)
                 assert await health(c) == 200
@@ -51,6 +56,7 @@ def test_join_report_heartbeat_leave(tmp_path: Path) -> None:
             assert (join.node_id, join.cluster_id, join.protocol) == (identity["node_id"], "", 1)
             assert identity["cluster_id"] == "c1"
             assert (join.url, join.public_url, join.port) == ("http://127.0.0.1:8181/", "", 8181)
+            assert join.position == c.namenode.heartbeats[0].position == position
             assert (report.after, report.blocks, report.last) == (0, [7], True)
             assert [beat.leaving for beat in c.namenode.heartbeats].index(True) == len(c.namenode.heartbeats) - 1
             beat = c.namenode.heartbeats[0]

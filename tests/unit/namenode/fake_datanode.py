@@ -17,6 +17,8 @@ class FakeDatanode:
     def __init__(self, name: str) -> None:
         self.name = name
         self.files: dict[str, bytes] = {}
+        self.positions: dict[str, str] = {}
+        """What the files were said to lead to."""
         self.url = ""
         self.works = asyncio.Event()
         """Until it is set, requests hang."""
@@ -61,6 +63,7 @@ class FakeDatanode:
             data = await request.read()
             assert request.headers[routes.HEADER_CRC32C] == f"{crc32c(data):08x}"
             self.files[name] = data
+            self.positions[name] = request.headers.get(routes.HEADER_POSITION, "")
             return web.Response(status=201, body=b"{}")
         if name not in self.files:
             return web.Response(status=404, body=b"{}")

@@ -24,6 +24,8 @@ from dfslib.namenode.checkpoint.journal import Journal
 from dfslib.namenode.checkpoint.shipper import Shipper
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
+from dfslib.namenode.metadata.history import Lineage
+from dfslib.namenode.metadata.lineage import Digest
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.transfer.peer_session import open_peer_session
 from dfslib.wire.messages import JoinRequest
@@ -47,6 +49,7 @@ class Shipped:
         self.registry = Registry(1e9, 1e9)
         self.newer: list[str] = []
         self.history: dict[int, State] = {0: {}}
+        self.heads: dict[int, Lineage] = {0: self.engine.history.head}
         self.folder = folder / "copies"
         self.start()
 
@@ -72,6 +75,7 @@ class Shipped:
 
         await self.engine.transact(change)
         self.engine.read(lambda txn: self.history.update({txn.number: everything(txn)}))
+        self.heads[self.number()] = self.engine.history.head
 
     def number(self) -> int:
         return self.engine.read(lambda txn: txn.number)
@@ -87,6 +91,10 @@ class Shipped:
             file = io.BytesIO(node.files[str(name)])
             header = check(file, name, "c1")
             assert set(header.nodes) <= {known.name for known in self.nodes}
+            if str(name) in node.positions:  # what was put there otherwise tells nothing
+                assert (header.head, header.runs) == (self.heads[name.last], self.engine.history.runs)
+                assert header.before in (b"", self.heads[name.first - 1].chain if name.first else b"")
+                assert node.positions[str(name)] == str(header.position)
             file.seek(0)
             read_header(file)
             if name.is_checkpoint:
@@ -101,6 +109,10 @@ class Shipped:
                         else:
                             found[key] = value
         assert found == self.history[chain.reach[1]]
+        digest = Digest()
+        for key, value in found.items():
+            digest.change(key, None, value)
+        assert digest.value == self.heads[chain.reach[1]].digest
         return chain.reach[1]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
