@@ -6,7 +6,7 @@ import argparse
 import os
 
 from dfslib.cli.command import Command
-from dfslib.cli.destinations import local_is_directory, places
+from dfslib.cli.destinations import local_is_directory, places, remote_source_is_directory
 from dfslib.cli.progress_bar import progress_bar
 from dfslib.cli.put import add_transfer_arguments
 from dfslib.cli.session import Session
@@ -22,7 +22,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:
-    pairs = places(args.sources, args.destination, local_is_directory, new_directory=args.recursive)
+    pairs = places(
+        args.sources,
+        args.destination,
+        local_is_directory,
+        source_is_directory=remote_source_is_directory(session) if args.recursive else None,
+    )
     with progress_bar(session, "get") as progress:
         options = TransferOptions(
             recursive=args.recursive,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dfslib.cli.command import Command
-from dfslib.cli.destinations import places, remote_is_directory
+from dfslib.cli.destinations import places, remote_is_directory, remote_source_is_directory
 from dfslib.cli.session import Session
 
 
@@ -16,7 +16,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:
-    pairs = places(args.sources, args.destination, remote_is_directory(session), new_directory=True)
+    pairs = places(
+        args.sources,
+        args.destination,
+        remote_is_directory(session),
+        source_is_directory=remote_source_is_directory(session),
+    )
     for source, place in pairs:
         with session.reporting():
             session.namenode.rename(source, place, replace=not args.no_clobber)

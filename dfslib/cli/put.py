@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from dfslib.cli.arguments import whole_number
 from dfslib.cli.command import Command
-from dfslib.cli.destinations import places, remote_is_directory
+from dfslib.cli.destinations import local_source_is_directory, places, remote_is_directory
 from dfslib.cli.progress_bar import progress_bar
 from dfslib.cli.session import Session
 from dfslib.client.transfers import JOBS, TransferOptions
@@ -40,8 +39,12 @@ def _run(args: argparse.Namespace, session: Session) -> None:
         with session.reporting():
             session.namenode.tee(args.destination, sys.stdin.buffer)
         return
-    single_directory = args.recursive and len(args.sources) == 1 and Path(args.sources[0]).is_dir()
-    pairs = places(args.sources, args.destination, remote_is_directory(session), new_directory=single_directory)
+    pairs = places(
+        args.sources,
+        args.destination,
+        remote_is_directory(session),
+        source_is_directory=local_source_is_directory if args.recursive else None,
+    )
     with progress_bar(session, "put") as progress:
         options = TransferOptions(
             recursive=args.recursive,

@@ -153,7 +153,35 @@ def test_mv_mkdir_ln(run: Run, cluster: FakeCluster) -> None:
     cluster.put("/h", b"x")
     result = run("mv", "/g", "/h", "/none")
     assert (result.status, result.err) == (1, "dfs: /none: No such file or directory\n")
-    assert run("mv", "/g", "/none/").status == 1 or b"none" in cluster.attrs
+
+
+def test_only_a_directory_gets_a_new_name_with_a_slash(
+    run: Run, cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cp(1) and mv(1) have it: what is no directory, or is several, does not become one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f").write_bytes(b"f")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "l").symlink_to("d")
+    cluster.put("/f", b"f")
+    cluster.mkdir("/d")
+    cluster.symlink("d", "/l")
+    before = dict(cluster.attrs)
+    for command, new in ((["mv"], "/new/"), (["cp", "-r"], "/new/"), (["put", "-r"], "/new/"), (["get", "-r"], "new/")):
+        root = "" if command[0] == "put" else "/"
+        for sources in (["f"], ["l"], ["d", "d"]):
+            result = run(*command, *(root + source for source in sources), new)
+            assert (result.status, result.err) == (1, f"dfs: {new}: No such file or directory\n"), (command, sources)
+        assert cluster.attrs == before
+        missing = run(*command, f"{root}none", new)
+        assert (missing.status, missing.err.startswith(f"dfs: {root}none")) == (1, True), missing
+        assert "No such file or directory" in missing.err
+    assert run("put", "-r", "d", "/put/").status == 0
+    assert run("cp", "-r", "/d", "/copy/").status == 0
+    assert run("get", "-r", "/d", "got/").status == 0
+    assert run("mv", "/d", "/moved/").status == 0
+    assert (tmp_path / "got").is_dir()
+    assert {name for name, attr in cluster.attrs.items() if attr.is_dir} == {b"", b"put", b"copy", b"moved"}
 
 
 def test_put_and_get(run: Run, cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
