@@ -80,6 +80,8 @@ class Server:
         self.env = env
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | ForkedServer | None = None
+        self.sources = ROOT
+        """The build that it runs."""
         self.command_prefix: list[str] = []
         """What the process is started through, such as `ip netns exec NAME`."""
 
@@ -98,17 +100,17 @@ class Server:
 
     def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DFS_")} | self.env
-        alike = not self.command_prefix and all(key.startswith("DFS_") for key in self.env)
+        alike = self.sources == ROOT and not self.command_prefix and all(key.startswith("DFS_") for key in self.env)
         with self.log.open("ab") as log:
             if alike and self.zygote is not None:
                 self.process = self.zygote.start_server(environment, log.fileno())
                 return
             self.process = subprocess.Popen(
-                [*self.command_prefix, sys.executable, str(ROOT / "server.py")],
+                [*self.command_prefix, sys.executable, str(self.sources / "server.py")],
                 env=environment,
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self.sources,
             )
 
     def kill(self) -> None:
