@@ -3,7 +3,6 @@
     away --join--> joined --report--> registered --heartbeat, heartbeat, ...
       ^                                   | UnknownNode: join again at once
       +------- no answer: wait longer each time, and join again
-      any --Fenced: another process is this datanode--> the process ends
 
 Blocks are served all the while. The orders that come in answers (delete these) are carried out here.
 """
@@ -23,11 +22,10 @@ from dfslib.datanode.losses import Losses
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.own_address import own_address
 from dfslib.datanode.replication import NO_OUTCOMES, Outcomes, Replication
-from dfslib.datanode.store import incarnation
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.volume import Volume
-from dfslib.errors import DfsError, Fenced, ForeignVolume, UnknownNode
+from dfslib.errors import DfsError, ForeignVolume, UnknownNode
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
 from dfslib.wire.features import VERSION, Role, named
@@ -86,8 +84,9 @@ class Registration:
         self._addresses = addresses
         self._position = position
         self._on_registered = on_registered
-        self._incarnation = incarnation.NONE
         self._backoff_s = 0.0
+        self._waiting_for = ""
+        """Why the namenode is waited for, as it was told: it may refuse after it did not answer."""
         self._report_wanted = False
         self._to_delete: list[int] = []
         self.registered = False
@@ -97,9 +96,7 @@ class Registration:
         no reason to end this one."""
 
     async def run(self) -> None:
-        """Never returns. Raises ForeignVolume where the volume is another cluster's, Fenced where another process is
-        this datanode."""
-        self._incarnation = await self._in_thread(self._volume.incarnation)
+        """Never returns. Raises ForeignVolume where the volume is another cluster's."""
         while True:
             try:
                 await self._join()
@@ -107,8 +104,7 @@ class Registration:
                 self._connected()
                 while True:
                     await self._beat()
-            except (ForeignVolume, Fenced):
-                self.registered = False
+            except ForeignVolume:
                 raise
             except UnknownNode:
                 log.info(event("the namenode does not know this datanode", action="joining again"))
@@ -153,9 +149,6 @@ class Registration:
                 features=named(Role.DATANODE),
                 version=VERSION,
                 position=self._position(),
-                incarnation=self._incarnation.name,
-                starts=self._incarnation.starts,
-                ancestors=self._incarnation.ancestors,
             )
         )
         await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch, answer.level)
@@ -180,7 +173,7 @@ class Registration:
         while not last:
             blocks, last = listing.page(after, REPORT_PAGE)
             answer = await self._namenode.report(
-                ReportRequest(self._volume.node_id, after, blocks, last, self._incarnation.name)
+                ReportRequest(node_id=self._volume.node_id, after=after, blocks=blocks, last=last)
             )
             after = blocks[-1] if blocks else after
             await self._delete(answer.delete)
@@ -223,7 +216,6 @@ class Registration:
             bad=sorted(block for block in losses if block not in self._store),
             ready=self.ready,
             position=self._position(),
-            incarnation=self._incarnation.name,
         )
 
     async def _delete(self, blocks: list[int]) -> None:
@@ -242,12 +234,14 @@ class Registration:
 
     def _connected(self) -> None:
         self._backoff_s = 0.0
+        self._waiting_for = ""
         if not self.registered:
             self.registered = True
             self._on_registered()
 
     async def _wait(self, reason: str) -> None:
-        if not self._backoff_s:
+        if reason != self._waiting_for:
+            self._waiting_for = reason
             log.warning(event("waiting for the namenode", namenode=self._namenode.url, reason=reason))
         self._backoff_s = min(_BACKOFF_MAX_S, self._backoff_s * 2 or _BACKOFF_FIRST_S)
         # Spread out, so that a hundred datanodes do not all come back in the same instant.

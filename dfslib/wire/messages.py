@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from dfslib.errors import DfsError, InvalidArgument, from_code
 from dfslib.model import Extent
 from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, Level, Version, check_sorted
 
 T = TypeVar("T")
-
-Incarnation = Annotated[str, Meta(max_length=64)]
-"""The name of one process of a datanode; empty of one of a build that has none."""
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -176,10 +172,6 @@ class JoinRequest(msgspec.Struct, frozen=True):
     cluster's level as the datanode last met it, 1 where it has met none: so a namenode of a build that does not know
     that level turns it away, before it restores anything from its copies. `position`: the newest one of the metadata
     that it was ever brought; empty where it does not know.
-
-    `incarnation`: random, of this process and no other, or empty where the datanode has none. `starts`: how many
-    processes have joined with this volume, this one included. `ancestors`: the incarnations of those before, the
-    latest one last, as far as the volume remembers them.
     """
 
     node_id: str
@@ -196,9 +188,6 @@ class JoinRequest(msgspec.Struct, frozen=True):
     features: FeatureNames = []
     version: Version = ""
     position: str = ""
-    incarnation: Incarnation = ""
-    starts: Annotated[int, Meta(ge=0)] = 0
-    ancestors: Annotated[list[Incarnation], Meta(max_length=1000)] = []
 
     def __post_init__(self) -> None:
         check_sorted(self.features)
@@ -224,14 +213,13 @@ class JoinAnswer(msgspec.Struct, frozen=True):
 class ReportRequest(msgspec.Struct, frozen=True):
     """The blocks a datanode holds whose ids are in (after, last block of the page], sorted.
 
-    `last`: there are none after these. `incarnation`: with which it joined.
+    `last`: there are none after these.
     """
 
     node_id: str
     after: int
     blocks: list[int]
     last: bool
-    incarnation: Incarnation = ""
 
 
 class ReportAnswer(msgspec.Struct, frozen=True):
@@ -245,7 +233,6 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
 
     `copied`: blocks that it was told to copy and now has durably. `failed`: those it could not copy.
     `bad`: blocks that it had and found damaged. Each is told until an answer has come. `position` as in the join.
-    `incarnation`: with which it joined.
     """
 
     node_id: str
@@ -259,7 +246,6 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     bad: list[int] = []
     ready: bool = False
     position: str = ""
-    incarnation: Incarnation = ""
 
 
 class CopyOrder(msgspec.Struct, frozen=True):

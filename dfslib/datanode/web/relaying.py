@@ -41,9 +41,7 @@ async def relay_block(
         home=grant.targets[0].node,
         sync=new.sync,
     )
-    # A process that is none of the cluster yet may have a copy of the volume of the one that is meant.
-    here = Here(services.node_id, store) if services.is_member() else None
-    fan = FanOut(services.peers, delivery, length, here)
+    fan = FanOut(services.peers, delivery, length, Here(services.node_id, store))
     finished = False
     try:
         async for piece in pieces:

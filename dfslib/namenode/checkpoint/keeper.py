@@ -233,11 +233,7 @@ class Keeper:
         restored = self._engine.read(records.get_restored)
         self.cluster.opened(record.cluster_id, record.epoch, record.level, restored.until_ns if restored else None)
         self.hold.load()
-        self._registry.restore(
-            self._engine.read(lambda txn: list(records.scan_nodes(txn))),
-            self._monotonic(),
-            self._engine.read(lambda txn: list(records.scan_admitted(txn))),
-        )
+        self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())
 
 
 def _begin(txn: Txn) -> None:
