@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
 from tests.cluster.plain_http import call, read_file
-from tests.cluster.real_cluster import Cluster
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 
 
 def test_each_change_is_done_once(cluster: Cluster) -> None:
@@ -42,3 +49,46 @@ def test_a_request_that_failed_is_tried_anew(cluster: Cluster) -> None:
 def test_an_id_that_cannot_be(cluster: Cluster) -> None:
     assert call(cluster.url, "PUT", "/fs/id", b"x", X_DFS_Request_Id="x" * 65).error == "EINVAL"
     assert call(cluster.url, "HEAD", "/fs/id").status == 404
+
+
+class Upload:
+    """A request whose body comes in two parts; the second one when it is told to."""
+
+    def __init__(self, cluster: Cluster, method: str, path: str, body: bytes, request_id: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(cluster.url).netloc, timeout=60)
+        self._rest = body[len(body) // 2 :]
+        self._connection.putrequest(method, path)
+        self._connection.putheader("Content-Length", str(len(body)))
+        self._connection.putheader("X-DFS-Request-Id", request_id)
+        self._connection.endheaders(body[: len(body) // 2])
+
+    def end(self) -> int:
+        self._connection.send(self._rest)
+        answer = self._connection.getresponse()
+        answer.read()
+        self._connection.close()
+        return answer.status
+
+
+def stored(cluster: Cluster) -> list[set[str]]:
+    return [{path.name for path in Path(node.env["DFS_FS_ROOT"]).glob("blocks/*/*")} for node in cluster.datanodes]
+
+
+@pytest.mark.parametrize("size", [1000, 300 << 10], ids=["packed", "streamed"])
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_the_bytes_of_a_repetition_are_given_up_and_those_of_the_first_stay(
+    make_cluster: MakeCluster, method: str, size: int
+) -> None:
+    """Several attempts under one id are at work at a time: one is done, and the datanodes keep its blocks alone."""
+    cluster = make_cluster()
+    call(cluster.url, "PUT", "/fs/file", b"")
+    path = "/fs/file" if method == "PUT" else "/fs/file?op=append"
+    body = os.urandom(size)
+    attempts = [Upload(cluster, method, path, body, "one id") for _ in range(4)]
+    assert [attempt.end() for attempt in attempts] == [200] * 4
+    assert read_file(cluster.url, "/fs/file").body == body
+    wait_until(lambda: all(len(blocks) == 1 for blocks in stored(cluster)), "what was repeated is given up", 60)
+    call(cluster.url, "POST", "/fs/file?op=append", b"more")
+    assert read_file(cluster.url, "/fs/file").body == body + b"more"
+    health = call(cluster.url, "GET", "/cluster/fsck").json()
+    assert health["healthy"], health

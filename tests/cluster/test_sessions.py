@@ -7,13 +7,14 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import requests
 
-from dfslib.model import ROOT, BlockId, Extent, FileType, InodeId
+from dfslib.model import ROOT, BlockId, BlockRef, Extent, FileType, InodeId, format_block
 from dfslib.wire import session as wire
 from dfslib.wire.features import Role, named
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
@@ -280,3 +281,49 @@ def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster:
 
     asyncio.run(run())
     assert requests.get(f"{cluster.url}fs/log", timeout=30).content == b"".join(b"%04d\n" % n for n in range(5))
+
+
+def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_stay(make_cluster: MakeCluster) -> None:
+    """A mount that does not know what became of a commit may send it again with other blocks."""
+    cluster = make_cluster(2)
+    data = os.urandom(200 << 10)
+
+    async def stored(client: Client, ino: InodeId) -> BlockRef:
+        (grant,) = (await client(wire.Allocate(ino))).grants
+        for target in grant.targets:
+            url = f"{target.url.rstrip('/')}/blocks/{format_block(grant.block)}"
+            answer = await asyncio.to_thread(requests.put, url, data=data, timeout=60)
+            assert answer.status_code == 201
+        nodes = tuple(target.node for target in grant.targets)
+        return BlockRef(grant.block, len(data), int(answer.json()["crc32c"], 16), nodes)
+
+    def commit(ino: InodeId, ref: BlockRef) -> wire.Commit:
+        return wire.Commit(ino, [Extent(0, len(data), ref.block)], [ref])
+
+    async def run() -> BlockRef:
+        a = Client(cluster.url)
+        await a.connect()
+        ino: InodeId = (await a(file(b"f", open=True))).attr.ino
+        first = await stored(a, ino)
+        seq = await a.send(commit(ino, first))
+        before = await a.answer(seq)
+        cluster.namenode.kill()
+        await a.close()
+        cluster.namenode.start()
+        await asyncio.to_thread(cluster.wait_alive)
+        await a.connect()
+        await a(wire.Open(ino))
+        await a(wire.Forget([]))
+        second = await stored(a, ino)
+        assert await a(commit(ino, second), seq) == before
+        await a.close()
+        return first
+
+    first = asyncio.run(run())
+    names = [{format_block(first.block)}] * 2
+    wait_until(lambda: block_names(cluster) == names, "what was repeated is given up", 60)
+    assert requests.get(f"{cluster.url}fs/f", timeout=30).content == data
+
+
+def block_names(cluster: Cluster) -> list[set[str]]:
+    return [{path.name for path in Path(node.env["DFS_FS_ROOT"]).glob("blocks/*/*")} for node in cluster.datanodes]

@@ -82,12 +82,18 @@ class GarbageCollector:
     async def discard(self, blocks: Iterable[BlockId], nodes: Iterable[NodeId]) -> None:
         """Delete blocks whose write was given up, unless a transaction entered them after all.
 
-        The question is itself a transaction, queued behind the one whose outcome nobody saw.
+        The question is itself a transaction, queued behind the one whose outcome nobody saw. Until it is answered the
+        blocks are in flight: no report that comes meanwhile may have one deleted that is about to be entered.
         """
         asked = list(blocks)
-        unused = await self._engine.transact(
-            lambda txn: [block for block in asked if records.find_block(txn, block) is None]
-        )
+        unused: list[BlockId] = []
+        try:
+            unused = await self._engine.transact(
+                lambda txn: [block for block in asked if records.find_block(txn, block) is None]
+            )
+        finally:  # where it is not answered, the datanodes' next reports tell
+            for block in asked:
+                self._in_flight.settled(block, used=block not in unused)
         self._orders.delete(unused, nodes)
 
     def _look(self, txn: ReadTxn) -> list[BlockId]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from dfslib.model import BlockId, NodeId
+from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.namespace import keys, records
 
 
 def reconcile(
-    txn: Txn, node: NodeId, after: int, reported: Sequence[int], last: bool, in_flight: Container[BlockId]
+    txn: Txn, node: NodeId, after: int, reported: Sequence[int], last: bool, in_flight: InFlight
 ) -> list[int]:
     """Make the metadata say of blocks in (after, end of the page] what `node` reports of them.
 
     Returns the blocks that nothing knows of: the datanode is to delete them. Blocks in flight are left
-    alone either way.
+    alone either way; one that was lately is not missed, as the datanode may have got it after it made the page.
     """
     end = keys.MAX_ID if last else reported[-1]
     held = set(reported)
@@ -26,7 +27,7 @@ def reconcile(
             held.discard(block)
             if node not in record.nodes:
                 records.put_block(txn, block, replace(record, nodes=(*record.nodes, node)))
-        elif node in record.nodes and block not in in_flight:
+        elif node in record.nodes and block not in in_flight and block not in in_flight.lately:
             nodes = tuple(other for other in record.nodes if other != node)
             records.put_block(txn, block, replace(record, nodes=nodes))
     return sorted(block for block in held if BlockId(block) not in in_flight)

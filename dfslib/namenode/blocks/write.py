@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, NotEnoughDatanodes, Unavailable
@@ -114,6 +114,14 @@ class BlockWriter:
         """A writer is done with a block. What nobody used is deleted from the datanodes."""
         if self._in_flight.release(block, used=used):
             self._tasks.spawn(self._collector.discard([block], nodes), f"discard-{block:x}")
+
+    def accepted_without(self, nodes: Collection[NodeId]) -> None:
+        """A mount's block was accepted, and these, which it was granted on, did not answer that they have it: some may
+        have it all the same, and it lacks copies."""
+        for node in nodes:
+            self._registry.gave_up(node)
+        if nodes:
+            self.on_short()
 
     def _patience(self, copies: int) -> Patience:
         return Patience(self._stall_timeout_s, self.required(copies))

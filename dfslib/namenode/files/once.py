@@ -30,6 +30,14 @@ class Done(NamedTuple):
     created: bool = False
 
 
+class Outcome(NamedTuple):
+    """`repeated`: the request was done before, and nothing of this attempt is used, least of all bytes that came with
+    it."""
+
+    done: Done
+    repeated: bool
+
+
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(Done).decode
 
@@ -49,16 +57,21 @@ def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
     return None if data is None else _decode(data)
 
 
-def once(request_id: bytes, fn: Callable[[Txn], Done], stamp: Callable[[], int]) -> Callable[[Txn], Done]:
-    """`fn`, unless this request was done before: then what it came to. `stamp` gives those of runtime.stamps."""
+def once(
+    request_id: bytes | None, fn: Callable[[Txn], Done], stamp: Callable[[], int]
+) -> Callable[[Txn], Outcome]:
+    """`fn`, unless this request was done before: then what it came to. Without an id it is done each time. `stamp`
+    gives those of runtime.stamps."""
 
-    def run(txn: Txn) -> Done:
-        done = find_done(txn, request_id)
-        if done is None:
-            done = fn(txn)
-            txn.put(keys.request(request_id), _encode(done))
-            records.put_state(txn, keys.request_time(stamp(), request_id))
-        return done
+    def run(txn: Txn) -> Outcome:
+        if request_id is None:
+            return Outcome(fn(txn), False)
+        if (before := find_done(txn, request_id)) is not None:
+            return Outcome(before, True)
+        done = fn(txn)
+        txn.put(keys.request(request_id), _encode(done))
+        records.put_state(txn, keys.request_time(stamp(), request_id))
+        return Outcome(done, False)
 
     return run
 

@@ -181,7 +181,7 @@ class Operations:
                 attr = set_attrs(txn, attr.ino, options.change, now)
             return Done(attr, created)
 
-        return await self._transact(target, commit)
+        return await self._transact(target, commit, received)
 
     async def append(self, target: Target, received: Content) -> Done:
         def commit(txn: Txn) -> Done:
@@ -190,7 +190,7 @@ class Operations:
                 extents.add_block(txn, block)
             return Done(content.append_content(txn, attr.ino, received.pieces, self._now_ns()))
 
-        return await self._transact(target, commit)
+        return await self._transact(target, commit, received)
 
     async def delete(self, target: Target, *, recursive: bool) -> Done:
         def commit(txn: Txn) -> Done:
@@ -313,11 +313,13 @@ class Operations:
             _check_new(to)
         return goal
 
-    async def _transact(self, target: Target, fn: Callable[[Txn], Done]) -> Done:
-        if self._request_id:
-            fn = once(self._request_id, fn, self._stamp)
+    async def _transact(self, target: Target, fn: Callable[[Txn], Done], received: Content | None = None) -> Done:
+        """`received` is what `fn` makes a file's, if it is run: what comes with a repetition is not used."""
         with naming(target.text):
-            return await self._engine.transact(fn)
+            done, repeated = await self._engine.transact(once(self._request_id, fn, self._stamp))
+        if received is not None:
+            received.used = not repeated
+        return done
 
 
 def _itself(txn: Txn, target: Target) -> Location:

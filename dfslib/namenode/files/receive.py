@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from dfslib.errors import FileTooLarge
 from dfslib.model import BLOCK_SIZE, FILE_SIZE_MAX, BlockRef, Extent, NodeId, Origin
@@ -17,12 +18,17 @@ _FINISHING: Final = 2
 """Blocks that are being fsynced while the next one arrives; bounds the memory of an upload."""
 
 
-class Content(NamedTuple):
-    """Bytes that are durable on the datanodes and that no file has yet. Offsets count from 0."""
+@dataclass
+class Content:
+    """Bytes that are durable on the datanodes and that no file has yet. Offsets count from 0.
+
+    `used`: whoever makes them a file's says so, once that is committed. All others are given up.
+    """
 
     size: int
     pieces: list[Extent]
     blocks: list[BlockRef]
+    used: bool = False
 
 
 class Receiver:
@@ -35,7 +41,7 @@ class Receiver:
         self, body: AsyncIterator[bytes], size: int | None, origin: Origin, copies: int
     ) -> AsyncIterator[Content]:
         """Store a body (of `size` bytes, where that was announced); inside the context the caller commits it
-        to a file. If that raises, the blocks are given up unless the transaction went through after all.
+        to a file. What is not `used` at its end is given up, unless the transaction went through after all.
 
         Raises NotEnoughDatanodes, NoSpace, FileTooLarge, and what reading the body raises.
         """
@@ -58,27 +64,25 @@ class Receiver:
             yield Content(0, [], [])
             return
         packed = await self._packer.store(data, origin, copies)
-        used = False
+        content = Content(len(data), [Extent(0, len(data), packed.ref.block, packed.block_offset)], [packed.ref])
         try:
-            piece = Extent(0, len(data), packed.ref.block, packed.block_offset)
-            yield Content(len(data), [piece], [packed.ref])
-            used = True
+            yield content
         finally:
-            self._writer.release(packed.ref.block, packed.ref.nodes, used=used)
+            self._writer.release(packed.ref.block, packed.ref.nodes, used=content.used)
 
     @asynccontextmanager
     async def _stream(
         self, body: AsyncIterator[bytes], size: int | None, origin: Origin, copies: int
     ) -> AsyncIterator[Content]:
         upload = _Upload(lambda size, origin, home: self._writer.stream(size, [origin], copies, home), size, origin)
-        used = False
+        content: Content | None = None
         try:
             async for chunk in body:
                 await upload.write(chunk)
-            yield await upload.finish()
-            used = True
+            content = await upload.finish()
+            yield content
         finally:
-            await upload.close(used=used)
+            await upload.close(used=content is not None and content.used)
 
 
 class _Upload:
@@ -120,14 +124,16 @@ class _Upload:
         return Content(self._received, self._pieces, self._blocks)
 
     async def close(self, *, used: bool) -> None:
-        """Break off what still runs, release everything."""
-        if self._open is not None:
-            await self._open.abort()
-        for task in self._finishing:
-            task.cancel()
-        await asyncio.gather(*self._finishing, return_exceptions=True)
-        for block in self._started:
-            block.release(used=used)
+        """Break off what still runs, release everything, even if this is cancelled as well."""
+        try:
+            if self._open is not None:
+                await self._open.abort()
+            for task in self._finishing:
+                task.cancel()
+            await asyncio.gather(*self._finishing, return_exceptions=True)
+        finally:
+            for block in self._started:
+                block.release(used=used)
 
     def _next_block(self) -> OpenBlock:
         size = None

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dfslib.errors import Exists, InvalidArgument, NameTooLong
 from dfslib.model import NAME_MAX, Attr, FileType, InodeId
-from dfslib.namenode.files.once import Done, once
+from dfslib.namenode.files.once import Done, Outcome, once
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import content, records
 from dfslib.namenode.namespace.attrs import AttrChange, kill_privileges, note_access, set_attrs
@@ -34,8 +34,8 @@ class Changing:
         self.now_ns = now_ns
         self._stamp = stamp
 
-    async def transact(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> Done:
-        """`fn`'s outcome, or what it was the first time that this request came."""
+    async def transact(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> Outcome:
+        """What `fn` came to, now or the first time that this request came."""
         return await self._engine.transact(once(request_id(session, seq), fn, self._stamp), session)
 
     async def set_attr(self, session: Session, seq: int, request: wire.SetAttr) -> wire.Attributes:
@@ -155,7 +155,7 @@ class Changing:
         self, session: Session, seq: int, fn: Callable[[Txn], Done], *directories: InodeId
     ) -> wire.Attributes:
         fn, after = _looking_at(fn, directories)
-        done = await self.transact(session, seq, fn)
+        done = (await self.transact(session, seq, fn)).done
         assert done.attr is not None
         return wire.Attributes(done.attr, done.created, directories=after)
 

@@ -58,8 +58,9 @@ class Writing:
         return wire.Done()
 
     async def commit(self, session: Session, seq: int, request: wire.Commit) -> wire.Attributes:
-        """Raises BlockGone where a block is not held for the session."""
-        done = self._done_before(session, seq)
+        """Raises BlockGone where a block is not held for the session. Blocks that come with a repetition are given up,
+        unless the first attempt used the same."""
+        done, repeated = self._done_before(session, seq), True
         if done is None:
             self._check_commit(session, request)
             self._unsynced.note(request.ino, {node for ref in request.blocks for node in ref.nodes})
@@ -69,9 +70,10 @@ class Writing:
                     content.truncate(txn, request.ino, request.size, self._changing.now_ns())
                 return self._lay(txn, request, request.extents, request.blocks)
 
-            done = await self._changing.transact(session, seq, commit)
+            done, repeated = await self._changing.transact(session, seq, commit)
         for ref in request.blocks:
-            self._sessions.drop_block(session, ref.block, used=True)
+            self._writer.accepted_without(set(session.blocks.get(ref.block, ())).difference(ref.nodes))
+            self._sessions.drop_block(session, ref.block, used=not repeated)
         return _answer(done, request.append, sum(extent.length for extent in request.extents))
 
     async def write(self, session: Session, seq: int, request: wire.Write) -> wire.Attributes:
@@ -101,7 +103,7 @@ class Writing:
             add_deferred(txn, block, data)
             return self._lay(txn, request, placed, [])
 
-        return await self._changing.transact(session, seq, commit)
+        return (await self._changing.transact(session, seq, commit)).done
 
     async def _store(self, session: Session, seq: int, request: wire.Write, data: bytes, copies: int) -> Done:
         offset = request.pieces[0].offset if request.pieces else 0
@@ -112,10 +114,10 @@ class Writing:
             placed = _placed(request.pieces, packed.ref.block, packed.block_offset)
             if not request.sync:
                 self._unsynced.note(request.ino, packed.ref.nodes)
-            done = await self._changing.transact(
+            done, repeated = await self._changing.transact(
                 session, seq, lambda txn: self._lay(txn, request, placed, [packed.ref])
             )
-            used = True
+            used = not repeated
             return done
         finally:
             self._writer.release(packed.ref.block, packed.ref.nodes, used=used)
