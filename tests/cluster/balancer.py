@@ -17,8 +17,9 @@ _PIECE_BYTES = 256 << 10
 
 
 class Balancer:
-    """`chosen` are the ports that connections went to, in their order. `hold_after`: let each connection have so
-    many bytes of answer and then nothing more, without closing it."""
+    """`chosen` are the ports that connections went to, in their order; `sender` is the one that answered last, over
+    whichever connection. `hold_after`: let each connection have so many bytes of answer and then nothing more,
+    without closing it."""
 
     def __init__(self, ports: Sequence[int], chance: random.Random, hold_after: int | None = None) -> None:
         self._ports = list(ports)
@@ -26,6 +27,7 @@ class Balancer:
         self._hold_after = hold_after
         self._released = threading.Event()
         self.chosen: list[int] = []
+        self.sender = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
@@ -66,17 +68,18 @@ class Balancer:
     def _serve(self, client: socket.socket, port: int) -> None:
         with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as server:
             self._open.add(server)
-            requests = self._start(self._pump, client, server, None)
-            self._pump(server, client, self._hold_after)
+            requests = self._start(self._pump, client, server, None, None)
+            self._pump(server, client, self._hold_after, port)
             requests.join()
             self._open.discard(server)
         self._open.discard(client)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, hold_after: int | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, hold_after: int | None, sender: int | None) -> None:
         count = 0
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE_BYTES):
                 count += len(piece)
+                self.sender = sender or self.sender
                 if hold_after is not None and count > hold_after:
                     self._released.wait()
                     break

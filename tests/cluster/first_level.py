@@ -19,7 +19,8 @@ from typing import Any, Final, Self
 
 from dfslib.client.namenode import HttpNameNode
 from tests.cluster.plain_http import call, read_file
-from tests.cluster.real_cluster import DEADLINE_S, ROOT, Cluster, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 FIXTURE: Final = ROOT / "tests" / "fixtures" / "stage_one"
 MOUNT: Final = """

@@ -7,6 +7,8 @@ import json
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from tests.deadline import DEADLINE_S
+
 
 class Answer(NamedTuple):
     status: int
@@ -26,7 +28,7 @@ class Answer(NamedTuple):
 
 def call(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
     """One request on a connection of its own; header names have '_' for '-'."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE_S)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers.items():

@@ -17,9 +17,9 @@ from typing import ClassVar, Protocol
 import requests
 
 from tests.cluster.forked_server import ForkedServer, Zygote
+from tests.deadline import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 60.0
 
 
 _PORTS = range(10_240, 32_768)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.plain_http import Answer, call, read_file
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def tree(cluster: Cluster) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -103,7 +104,7 @@ def test_refused(
 def send_raw(cluster: Cluster, head: str, body: bytes, *, cut_off: bool = True) -> bytes:
     """A request as it never should be, its end cut off or awaited; what came back."""
     parts = urlsplit(cluster.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=DEADLINE_S) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode() + body)
         if cut_off:
             connection.shutdown(socket.SHUT_WR)

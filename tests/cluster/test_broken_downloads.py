@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +37,7 @@ DATA = content()
 class Breaking(io.BytesIO):
     """A sink that breaks something once it has got so many bytes."""
 
-    def __init__(self, after: int, act: Callable[[], None]) -> None:
+    def __init__(self, after: int, act: Callable[[], object]) -> None:
         super().__init__()
         self._after, self._act = after, act
         self.broken = False
@@ -50,6 +48,12 @@ class Breaking(io.BytesIO):
             self.broken = True
             self._act()
         return count
+
+
+def put_data(cluster: Cluster) -> None:
+    """By a client that is as patient as usual: a slow disk is not what the tests of impatient ones are about."""
+    with HttpNameNode(cluster.url) as dfs:
+        dfs.tee("/f", DATA)
 
 
 def sender(cluster: Cluster, path: str = "/fs/f") -> Server:
@@ -75,8 +79,14 @@ def balanced(tmp_path: Path) -> Iterator[tuple[Cluster, Balancer]]:
         cluster.stop()
 
 
-def kill_the_sender(cluster: Cluster, balancer: Balancer) -> None:
-    next(server for server in cluster.datanodes if server.port == balancer.chosen[-1]).kill()
+def kill_the_sender(cluster: Cluster, balancer: Balancer) -> Server:
+    """Whoever has answered last: the client may hold several connections, and the newest may lead to another one, or
+    to one that is gone."""
+    victim = next(server for server in cluster.datanodes if server.port == balancer.sender)
+    assert victim.running(), f"{victim.name} is sending, and does not run"
+    print(f"killed {victim.name} on port {victim.port}; connections went to {balancer.chosen}")
+    victim.kill()
+    return victim
 
 
 def test_a_datanode_dies_in_the_middle_of_each_kind_of_download(
@@ -129,14 +139,14 @@ def test_the_command_line_goes_on_too(make_cluster: Callable[..., Cluster]) -> N
 
 def test_a_datanode_that_hangs_is_left(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(3)
+    put_data(cluster)
     with HttpNameNode(cluster.url, timeout_s=4) as dfs:
-        dfs.tee("/f", DATA)
         hanging = sender(cluster)
-        sink = Breaking(20 * MIB, lambda: os.kill(hanging.pid, signal.SIGSTOP))
+        sink = Breaking(20 * MIB, hanging.pause)
         try:
             dfs.cat("/f", sink)
         finally:
-            os.kill(hanging.pid, signal.SIGCONT)
+            hanging.resume()
         assert sink.broken
         assert sink.getvalue() == DATA
 
@@ -149,8 +159,8 @@ def test_a_datanode_that_only_the_namenode_reaches_is_left(tmp_path: Path) -> No
         server.env["DFS_PUBLIC_URL"] = gate.url
     try:
         cluster.start()
-        with HttpNameNode(cluster.url, timeout_s=2) as dfs:
-            dfs.tee("/f", DATA)
+        put_data(cluster)
+        with HttpNameNode(cluster.url, timeout_s=4) as dfs:
             assert dfs.cat("/f") == DATA
     finally:
         for gate in gates:
@@ -201,17 +211,20 @@ def test_behind_one_url_a_replaced_file_is_noticed(balanced: tuple[Cluster, Bala
     other = content(2)
     with HttpNameNode(cluster.url) as dfs:
         dfs.tee("/f", DATA)
+        killed: list[Server] = []
 
         def replace() -> None:
             with HttpNameNode(cluster.url) as writer:
                 writer.tee("/f", other)
-            kill_the_sender(cluster, balancer)
+            killed.append(kill_the_sender(cluster, balancer))
 
         sink = Breaking(20 * MIB, replace)
         with pytest.raises(OSError) as caught:
             dfs.cat("/f", sink)
         assert caught.value.errno == errno.ESTALE
         assert DATA.startswith(sink.getvalue())
+        killed[0].start()
+        cluster.wait_alive(3)
         done: list[int] = []
 
         def progress(count: int, _total: int, _path: object) -> None:
@@ -219,11 +232,8 @@ def test_behind_one_url_a_replaced_file_is_noticed(balanced: tuple[Cluster, Bala
                 done.append(count)
                 with HttpNameNode(cluster.url) as writer:
                     writer.tee("/f", DATA)
-                for server in cluster.datanodes:
-                    if server.running() and server.port == balancer.chosen[-1]:
-                        server.kill()
-                        break
-                cluster.wait_alive()
+                kill_the_sender(cluster, balancer)
+                cluster.wait_alive(2)
 
         dfs.get("/f", tmp_path / "f", progress)
         assert done
@@ -261,13 +271,13 @@ def test_an_upload_waits_for_a_datanode_that_hangs_and_goes_on(make_cluster: Cal
             if self.tell() == 0:
                 Source.begun += 1
             if self.tell() > 30 * MIB:
-                os.kill(hanging.pid, signal.SIGSTOP)
+                hanging.pause()
             return super().read(size)
 
     with HttpNameNode(cluster.url) as dfs:
         try:
             assert dfs.tee("/f", Source(DATA)).replicas == 2
         finally:
-            os.kill(hanging.pid, signal.SIGCONT)
+            hanging.resume()
         assert Source.begun == 1, "it was sent once"
         assert dfs.cat("/f") == DATA

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, alive_datanodes, free_ports, wait_until
+from tests.deadline import DEADLINE_S
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
 
@@ -121,7 +122,7 @@ def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster: MakeCluster) 
     leaving = cluster.datanodes[0]
     refused = ask(cluster.url, "forget", leaving.url)
     assert (refused.returncode, b"stop it first" in refused.stderr) == (1, True)
-    waited = ask(cluster.url, "drain", "--wait", leaving.url, timeout=60)
+    waited = ask(cluster.url, "drain", "--wait", leaving.url, timeout=DEADLINE_S)
     assert (waited.returncode, waited.stderr) == (0, b"")
     assert b"safe to remove" in waited.stdout
     assert b"draining, safe to remove" in ask(cluster.url, "status").stdout
@@ -213,7 +214,7 @@ def test_up_serves_stops_and_finds_its_files_again(up: StartUp) -> None:
     assert ask(first.url, "put", "-", "/kept", input=b"kept").returncode == 0
     children = first.children()
     first.process.send_signal(signal.SIGINT)
-    assert first.process.wait(60) == 0
+    assert first.process.wait(DEADLINE_S) == 0
     assert first.output.read() == b""
     assert not any(alive(pid) for pid in children)
     assert "ERROR" not in first.log.read_text()
@@ -221,7 +222,7 @@ def test_up_serves_stops_and_finds_its_files_again(up: StartUp) -> None:
     second.lines()
     assert ask(second.url, "cat", "/kept").stdout == b"kept"
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(60) == 0
+    assert second.process.wait(DEADLINE_S) == 0
 
 
 def test_up_goes_on_without_a_datanode_and_tells(up: StartUp) -> None:
@@ -233,7 +234,7 @@ def test_up_goes_on_without_a_datanode_and_tells(up: StartUp) -> None:
     wait_until(lambda: "was killed by SIGKILL" in cluster.log.read_text(), "the death is told")
     assert ask(cluster.url, "cat", "/f").stdout == b"content"
     cluster.process.send_signal(signal.SIGINT)
-    assert cluster.process.wait(60) == 1
+    assert cluster.process.wait(DEADLINE_S) == 1
 
 
 def test_children_die_with_up(up: StartUp) -> None:
@@ -261,14 +262,14 @@ def test_up_when_a_process_cannot_start(up: StartUp, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data1").write_text("a file where a folder belongs")
     cluster = up("--datanodes", "1")
-    assert cluster.process.wait(60) == 1
+    assert cluster.process.wait(DEADLINE_S) == 1
     assert "data1 ended with exit status" in cluster.log.read_text()
 
 
 def test_an_interrupted_get_leaves_nothing(cluster: Cluster, dfs: Dfs, tmp_path: Path) -> None:
     assert dfs("put", "-", "/interrupted", input=b"").returncode == 0
     cut = {"op": "truncate", "size": str(8 << 30)}  # zeros for several seconds, whatever the disk does
-    requests.post(f"{cluster.url}fs/interrupted", params=cut, timeout=30).raise_for_status()
+    requests.post(f"{cluster.url}fs/interrupted", params=cut, timeout=DEADLINE_S).raise_for_status()
     (tmp_path / "out").mkdir()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and all they start
     with subprocess.Popen(

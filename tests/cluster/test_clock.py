@@ -14,6 +14,7 @@ import requests
 
 from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 HOUR_S = 3600
@@ -44,7 +45,7 @@ class Jumping:
     def clock_is_off_by(self) -> float:
         """Seconds by which a new file's time is ahead."""
         call(self.cluster.url, "PUT", "/fs/clock", b"x")
-        answer = requests.head(f"{self.cluster.url}fs/clock", timeout=10)
+        answer = requests.head(f"{self.cluster.url}fs/clock", timeout=DEADLINE_S)
         return int(answer.headers["X-DFS-Mtime-Ns"]) / 1e9 - time.time()
 
 
@@ -59,11 +60,11 @@ def jumping(tmp_path: Path) -> Iterator[Jumping]:
 
 
 def states(cluster: Cluster) -> list[str]:
-    return [node["state"] for node in requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]]
+    return [node["state"] for node in requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["nodes"]]
 
 
 def garbage(cluster: Cluster) -> int:
-    return int(requests.get(f"{cluster.url}cluster", timeout=10).json()["garbage_blocks"])
+    return int(requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["garbage_blocks"])
 
 
 def test_a_jump_changes_nothing(jumping: Jumping) -> None:
@@ -83,7 +84,7 @@ def test_a_jump_changes_nothing(jumping: Jumping) -> None:
         assert again.status == 200
         assert read_file(cluster.url, "/fs/log").body == b"start;" + b"".join(b"%d;" % n for n in range(number + 1))
         assert states(cluster) == ["alive"] * 3
-    assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
+    assert requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json()["healthy"]
 
 
 def test_a_restart_after_a_jump_back_changes_nothing(jumping: Jumping) -> None:

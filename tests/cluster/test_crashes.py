@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def test_everything_killed_after_acknowledged_writes(make_cluster: Callable[..., Cluster]) -> None:
@@ -169,7 +170,7 @@ def test_a_foreign_volume_is_refused(make_cluster: Callable[..., Cluster]) -> No
     stray.env["DFS_NAMENODE_URL"] = other.url
     stray.start()
     assert stray.process is not None
-    assert stray.process.wait(60) == 1
+    assert stray.process.wait(DEADLINE_S) == 1
     assert "belongs to" in stray.log.read_text().splitlines()[-1]
 
 
@@ -180,7 +181,7 @@ def test_a_volume_in_use_is_refused(make_cluster: Callable[..., Cluster]) -> Non
     twin.env["DFS_FS_ROOT"] = cluster.datanodes[0].env["DFS_FS_ROOT"]
     twin.start()
     assert twin.process is not None
-    assert twin.process.wait(60) == 1
+    assert twin.process.wait(DEADLINE_S) == 1
     assert "in use" in twin.log.read_text().splitlines()[-1]
 
 
@@ -191,5 +192,5 @@ def test_a_second_namenode_on_the_same_metadata_is_refused(make_cluster: Callabl
     assert second.stop() == 0
     second.start()
     assert second.process is not None
-    assert second.process.wait(60) == 1
+    assert second.process.wait(DEADLINE_S) == 1
     assert "in use by another namenode" in second.log.read_text().splitlines()[-1]

@@ -12,12 +12,11 @@ from dfslib.model import ROOT, InodeId
 from dfslib.wire import session as wire
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 from tests.cluster.test_sessions import Client, file, name, scenario
-
-WAIT_S = 30.0
+from tests.deadline import DEADLINE_S
 
 
 async def until(condition: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
-    end = asyncio.get_running_loop().time() + WAIT_S
+    end = asyncio.get_running_loop().time() + DEADLINE_S
     while not await condition():
         assert asyncio.get_running_loop().time() < end, what
         await asyncio.sleep(0.02)
@@ -39,7 +38,7 @@ async def write_deferred(client: Client, ino: InodeId, offset: int, data: bytes)
 
 
 def get(cluster: Cluster, path: bytes) -> bytes:
-    return requests.get(f"{cluster.url}fs/{path.decode()}", timeout=30).content
+    return requests.get(f"{cluster.url}fs/{path.decode()}", timeout=DEADLINE_S).content
 
 
 @scenario
@@ -60,7 +59,7 @@ async def test_a_small_write_is_seen_before_and_after_it_is_on_datanodes(
     assert [push for push in b.pushes if isinstance(push, wire.Invalidate)] == [], "nobody's bytes have changed"
     assert await b(wire.ReadDeferred(block)) == "ENOENT"
     assert await asyncio.to_thread(get, cluster, one) == b"first second"
-    health = await asyncio.to_thread(lambda: requests.get(f"{cluster.url}cluster/fsck", timeout=30).json())
+    health = await asyncio.to_thread(lambda: requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json())
     assert health["healthy"], health
 
 
@@ -118,7 +117,7 @@ def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: 
     cluster.start()
     for number, one in enumerate(names):
         assert get(cluster, one) == b"file %d" % number
-    assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
+    assert requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json()["healthy"]
 
 
 def test_without_datanodes_it_is_refused_and_what_was_taken_waits(make_cluster: MakeCluster) -> None:

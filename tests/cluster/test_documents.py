@@ -20,6 +20,7 @@ from dfslib.config import SETTINGS
 from dfslib.errors import error_classes
 from tests.cluster.plain_http import call
 from tests.cluster.real_cluster import ROOT, Cluster, alive_datanodes, free_ports, wait_until
+from tests.deadline import DEADLINE_S
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -54,7 +55,7 @@ def test_shell_and_python_examples(cluster: Cluster, checkout: Path, document: P
             text = text.replace(DEFAULT_URL, cluster.url)
             command = ["bash", "-eux", "-c", text] if language == "sh" else [sys.executable, "-c", text]
             done = subprocess.run(
-                command, cwd=checkout, env=environment(cluster.url), capture_output=True, text=True, timeout=120
+                command, cwd=checkout, env=environment(cluster.url), capture_output=True, text=True, timeout=DEADLINE_S
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
             assert '"error"' not in done.stdout, done.stdout
@@ -73,7 +74,7 @@ def test_running_the_processes_by_hand(checkout: Path) -> None:
         url = f"http://localhost:{name_port}/"
         wait_until(lambda: alive_datanodes(url) == 1, "the datanode is alive")
         assert call(url, "PUT", "/fs/x", b"by hand").status == 201
-        assert requests.get(f"{url}fs/x", timeout=10).content == b"by hand"
+        assert requests.get(f"{url}fs/x", timeout=DEADLINE_S).content == b"by hand"
     assert (checkout / "nodes").is_dir()
     assert (checkout / "rootfs" / "identity.json").is_file()
 
@@ -86,9 +87,9 @@ def test_make_up_on_a_clean_clone(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}/"
     for content in (b"first", b"second"):
         with running(["make", "up", f"PORT={port}"], clone):
-            wait_until(lambda: alive_datanodes(url) == 3, "three datanodes are alive", 300)
+            wait_until(lambda: alive_datanodes(url) == 3, "three datanodes are alive", 5 * DEADLINE_S)
             if content == b"second":
-                assert requests.get(f"{url}fs/kept", timeout=10).content == b"first"
+                assert requests.get(f"{url}fs/kept", timeout=DEADLINE_S).content == b"first"
             assert call(url, "PUT", "/fs/kept", content).status in (200, 201)
             shown = subprocess.run(
                 ["./dfs.py", "--url", url, "cat", "/kept"], cwd=clone, capture_output=True, check=True, timeout=60
@@ -110,7 +111,7 @@ def running(command: list[str], folder: Path) -> Iterator[None]:
         raise
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(120)
+        process.wait(DEADLINE_S)
 
 
 def test_the_readme_lists_every_setting_and_command() -> None:

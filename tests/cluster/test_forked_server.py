@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.forked_server import ForkedServer, Zygote
-from tests.cluster.real_cluster import DEADLINE_S, ROOT, alive_datanodes, free_ports, wait_until
+from tests.cluster.real_cluster import ROOT, alive_datanodes, free_ports, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def namenode(folder: Path, **settings: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dfslib.wire import routes
 from dfslib.wire.grants import encode_grant
 from dfslib.wire.session import Grant, Target
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 SMALL = os.urandom(5000)
 LARGE = os.urandom((9 << 20) + 17)
@@ -24,7 +25,7 @@ new_id = BlockIds()
 
 def targets(cluster: Cluster) -> list[Target]:
     """The live datanodes, the one behind `datanode_urls[0]` first."""
-    nodes = requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]
+    nodes = requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["nodes"]
     alive = [Target(NodeId(node["id"]), node["url"]) for node in nodes if node["state"] == "alive"]
     return sorted(alive, key=lambda target: cluster.datanode_urls.index(target.url.rstrip("/")))
 
@@ -34,12 +35,12 @@ def put(
 ) -> requests.Response:
     text = grant if isinstance(grant, str) else encode_grant(grant)
     own = {routes.HEADER_GRANT: text, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return requests.put(url + routes.block(block), data=data, headers=own, timeout=60)
+    return requests.put(url + routes.block(block), data=data, headers=own, timeout=DEADLINE_S)
 
 
 def held(urls: list[str], block: BlockId, data: bytes) -> int:
     """On how many datanodes the block is, with these bytes."""
-    answers = [requests.get(f"{url}{routes.block(block)}?local=true", timeout=10) for url in urls]
+    answers = [requests.get(f"{url}{routes.block(block)}?local=true", timeout=DEADLINE_S) for url in urls]
     assert all(answer.status_code == 404 or answer.content == data for answer in answers)
     return sum(answer.status_code == 200 for answer in answers)
 
@@ -54,7 +55,7 @@ def test_one_put_reaches_every_target(cluster: Cluster, data: bytes, sync: str) 
     assert sorted(body["nodes"]) == sorted(target.node for target in all_three)
     assert (body["size"], body["crc32c"]) == (len(data), f"{crc32c(data):08x}")
     assert held(cluster.datanode_urls, block, data) == 3
-    assert all(requests.post(url + routes.SYNC, timeout=60).status_code == 204 for url in cluster.datanode_urls)
+    assert all(requests.post(url + routes.SYNC, timeout=DEADLINE_S).status_code == 204 for url in cluster.datanode_urls)
 
 
 def test_a_datanode_relays_blocks_that_it_does_not_get_itself(cluster: Cluster) -> None:
@@ -99,7 +100,7 @@ def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: Callable[.
 
     def body() -> Iterator[bytes]:
         yield LARGE[: 5 << 20]
-        half.wait(30)
+        half.wait(DEADLINE_S)
         yield LARGE[5 << 20 :]
 
     answers: list[requests.Response] = []
@@ -112,7 +113,7 @@ def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: Callable[.
     wait_until(lambda: any(temporary.iterdir()), "the third datanode has begun")
     victim.kill()
     half.set()
-    sender.join(60)
+    sender.join(DEADLINE_S)
     body_json = answers[0].json()
     assert answers[0].status_code == 201, answers[0].text
     assert sorted(body_json["nodes"]) == sorted(target.node for target in all_three[:2])

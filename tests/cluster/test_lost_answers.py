@@ -223,7 +223,7 @@ def test_a_namenode_that_was_stopped_does_once_what_it_was_sent_twice(make_clust
         waits.append(reason)
         os.kill(cluster.namenode.pid, signal.SIGCONT)
 
-    with HttpNameNode(cluster.url, timeout_s=2, timing=Timing(on_wait=go_on)) as dfs:
+    with HttpNameNode(cluster.url, timeout_s=6, timing=Timing(on_wait=go_on)) as dfs:
         dfs.tee("/log", b"start;")
         for number in range(2):
             os.kill(cluster.namenode.pid, signal.SIGSTOP)

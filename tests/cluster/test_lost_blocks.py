@@ -19,6 +19,7 @@ import pytest
 from http_client import HttpNameNode
 from tests.cluster.plain_http import call
 from tests.cluster.real_cluster import ROOT, Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 MIB = 1 << 20
 BLOCK_BYTES = 64 * MIB
@@ -81,7 +82,7 @@ def test_no_answer_looks_whole(lost: tuple[Cluster, dict[str, Lost]]) -> None:
         assert name in message
         assert files[name].block in message
     server, path = location(cluster, "/middle")
-    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=DEADLINE_S)
     connection.request("GET", path)
     response = connection.getresponse()
     assert response.status == 200

@@ -9,6 +9,7 @@ import requests
 
 from http_client import HttpNameNode
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def ready(url: str) -> bool:
@@ -31,7 +32,7 @@ def test_ready_when_whole_and_from_then_on(tmp_path: Path) -> None:
         third.env["DFS_REPAIR_RATE"] = "4MiB"
         third.start()
         wait_until(lambda: ready(third.url), "the one that was away is ready")
-        state = requests.get(f"{cluster.url}cluster", timeout=5).json()
+        state = requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()
         assert {node["blocks"] for node in state["nodes"]} == {8}
         assert (state["repair"]["waiting"], state["repair"]["running"]) == (0, 0)
         second.kill()

@@ -159,8 +159,8 @@ def test_repair_keeps_to_its_rate(make_cluster: Callable[..., Cluster]) -> None:
     for number in range(8):
         assert call(cluster.url, "PUT", f"/fs/{number}", b"x" * (2 << 20)).status == 201
     slow.env["DFS_REPAIR_RATE"] = "4MiB"
-    slow.start()
     began = time.monotonic()
+    slow.start()
     cluster.wait_alive(2)
     wait_until(lambda: call(cluster.url, "GET", "/cluster/fsck").json()["healthy"], "all is copied")
     assert time.monotonic() - began > 2.5  # 16 MiB take four seconds, the burst at the beginning left out

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def test_each_change_is_done_once(cluster: Cluster) -> None:
@@ -55,7 +56,7 @@ class Upload:
     """A request whose body comes in two parts; the second one when it is told to."""
 
     def __init__(self, cluster: Cluster, method: str, path: str, body: bytes, request_id: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(cluster.url).netloc, timeout=60)
+        self._connection = http.client.HTTPConnection(urlsplit(cluster.url).netloc, timeout=DEADLINE_S)
         self._rest = body[len(body) // 2 :]
         self._connection.putrequest(method, path)
         self._connection.putheader("Content-Length", str(len(body)))

@@ -13,10 +13,11 @@ import requests
 from dfslib.wire.messages import ClusterBody, MetadataBody, decode
 from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 def metadata(cluster: Cluster) -> MetadataBody:
-    return decode(requests.get(f"{cluster.url}cluster", timeout=10).content, ClusterBody).metadata
+    return decode(requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).content, ClusterBody).metadata
 
 
 def wait_copied(cluster: Cluster) -> None:
@@ -42,7 +43,7 @@ def wait_open(cluster: Cluster) -> None:
 
 
 def healthy(cluster: Cluster) -> bool:
-    return bool(requests.get(f"{cluster.url}cluster/fsck", timeout=60).json()["healthy"])
+    return bool(requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json()["healthy"])
 
 
 def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_cluster: MakeCluster) -> None:
@@ -59,7 +60,7 @@ def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_clus
     put(cluster, "/home/new.txt", b"first")
     put(cluster, "/home/new.txt", b"second")
     put(cluster, "/home/big", big)
-    last = requests.get(f"{cluster.url}fs/old", timeout=10).json()["entries"][-1]["ino"]
+    last = requests.get(f"{cluster.url}fs/old", timeout=DEADLINE_S).json()["entries"][-1]["ino"]
     lose_namenode(cluster)
     cluster.namenode.start()
     wait_open(cluster)
@@ -76,9 +77,9 @@ def test_what_was_copied_is_restored_and_the_rest_is_in_lost_and_found(make_clus
     assert found == {b"first", b"second"}
     wait_until(lambda: healthy(cluster), "every block has its copies")
     put(cluster, "/later", b"later")
-    later = requests.head(f"{cluster.url}fs/later", timeout=10).headers["X-DFS-Inode"]
+    later = requests.head(f"{cluster.url}fs/later", timeout=DEADLINE_S).headers["X-DFS-Inode"]
     assert int(later) > last + 1_000_000, "numbers of files that are not known any more are not given again"
-    released = requests.post(f"{cluster.url}cluster/release", timeout=10).json()
+    released = requests.post(f"{cluster.url}cluster/release", timeout=DEADLINE_S).json()
     assert released["metadata"]["held"] is False
     assert read_file(cluster.url, "/fs/lost+found/home/big").body == big
 
@@ -92,7 +93,7 @@ def test_writes_go_on_until_the_end_and_clients_wait(make_cluster: MakeCluster) 
         number = 0
         while not stop.is_set():
             try:
-                answer = requests.put(f"{cluster.url}fs/f{number}", data=b"%d" % number, timeout=5)
+                answer = requests.put(f"{cluster.url}fs/f{number}", data=b"%d" % number, timeout=DEADLINE_S)
             except requests.RequestException:
                 return
             if answer.status_code == 201:
@@ -165,7 +166,7 @@ def test_killed_in_the_middle_of_the_restore(make_cluster: MakeCluster) -> None:
         cluster.namenode.kill()
     cluster.namenode.start()
     wait_open(cluster)
-    entries = requests.get(f"{cluster.url}fs/many", timeout=10).json()["entries"]
+    entries = requests.get(f"{cluster.url}fs/many", timeout=DEADLINE_S).json()["entries"]
     assert len(entries) == 50
     assert healthy(cluster)
 
@@ -216,7 +217,7 @@ def test_an_older_copy_of_the_folder_is_put_back(make_cluster: MakeCluster) -> N
     wait_open(cluster)
     assert read_file(cluster.url, "/fs/before").body == b"before"
     assert read_file(cluster.url, "/fs/after").body == b"after" * 1000
-    metrics = requests.get(f"{cluster.url}metrics", timeout=10).text
+    metrics = requests.get(f"{cluster.url}metrics", timeout=DEADLINE_S).text
     assert "dfs_metadata_held 1.0" in metrics
     assert "dfs_metadata_copy_failures_total" in metrics
 

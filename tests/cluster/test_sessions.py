@@ -18,8 +18,8 @@ from dfslib.model import ROOT, BlockId, BlockRef, Extent, FileType, InodeId, for
 from dfslib.wire import session as wire
 from dfslib.wire.features import Role, named
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
+from tests.deadline import DEADLINE_S
 
-DEADLINE_S = 30.0
 _numbers = itertools.count(1)
 
 
@@ -244,11 +244,11 @@ def test_what_a_session_held_goes_after_its_grace(make_cluster: MakeCluster) -> 
     asyncio.run(run())
 
     def is_clean() -> bool:
-        status = requests.get(f"{cluster.url}cluster/df", timeout=10).json()
+        status = requests.get(f"{cluster.url}cluster/df", timeout=DEADLINE_S).json()
         return (status["bytes"], status["files"]) == (0, 0)
 
     wait_until(is_clean, "the file without a name is freed")
-    assert requests.get(f"{cluster.url}cluster/fsck", timeout=30).json()["healthy"]
+    assert requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json()["healthy"]
 
 
 def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster: MakeCluster) -> None:
@@ -280,7 +280,7 @@ def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster:
         await a.close()
 
     asyncio.run(run())
-    assert requests.get(f"{cluster.url}fs/log", timeout=30).content == b"".join(b"%04d\n" % n for n in range(5))
+    assert requests.get(f"{cluster.url}fs/log", timeout=DEADLINE_S).content == b"".join(b"%04d\n" % n for n in range(5))
 
 
 def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_stay(make_cluster: MakeCluster) -> None:
@@ -292,7 +292,7 @@ def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_
         (grant,) = (await client(wire.Allocate(ino))).grants
         for target in grant.targets:
             url = f"{target.url.rstrip('/')}/blocks/{format_block(grant.block)}"
-            answer = await asyncio.to_thread(requests.put, url, data=data, timeout=60)
+            answer = await asyncio.to_thread(requests.put, url, data=data, timeout=DEADLINE_S)
             assert answer.status_code == 201
         nodes = tuple(target.node for target in grant.targets)
         return BlockRef(grant.block, len(data), int(answer.json()["crc32c"], 16), nodes)
@@ -321,8 +321,8 @@ def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_
 
     first = asyncio.run(run())
     names = [{format_block(first.block)}] * 2
-    wait_until(lambda: block_names(cluster) == names, "what was repeated is given up", 60)
-    assert requests.get(f"{cluster.url}fs/f", timeout=30).content == data
+    wait_until(lambda: block_names(cluster) == names, "what was repeated is given up")
+    assert requests.get(f"{cluster.url}fs/f", timeout=DEADLINE_S).content == data
 
 
 def block_names(cluster: Cluster) -> list[set[str]]:

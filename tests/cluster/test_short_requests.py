@@ -11,6 +11,7 @@ import pytest
 from crc32c import crc32c
 
 from tests.cluster.real_cluster import Cluster
+from tests.deadline import DEADLINE_S
 
 DATA = random.Random(7).randbytes(300_000)
 
@@ -19,7 +20,7 @@ class Wire:
     """A socket to a datanode, and answers off it one by one."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         self.received = b""
 
     def send(self, data: bytes) -> None:

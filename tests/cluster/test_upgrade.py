@@ -17,8 +17,9 @@ from dfslib.client.namenode import HttpNameNode
 from dfslib.wire.features import NEWEST_LEVEL, VERSION
 from tests.cluster.first_level import Mount, Written, cluster_of_folders, differences, load, unpack
 from tests.cluster.plain_http import call
-from tests.cluster.real_cluster import DEADLINE_S, ROOT, Cluster, Server, free_ports, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, Server, free_ports, wait_until
 from tests.cluster.test_restore import healthy, metadata, wait_copied
+from tests.deadline import DEADLINE_S
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,16 @@ import threading
 from collections.abc import Coroutine
 from typing import Self
 
+from tests.deadline import DEADLINE_S
+
 
 class DelayingProxy:
-    """Listens on `host`:`port`, passes on to `target`; `delay_s` may be changed at any time."""
+    """Listens on `host`:`port`, passes on to `target`; `delay_s` may be changed at any time. `writes` are the blocks
+    that were sent through it."""
 
     def __init__(self, host: str, port: int, target: tuple[str, int]) -> None:
         self.delay_s = 0.0
+        self.writes = 0
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -30,7 +34,7 @@ class DelayingProxy:
         self._loop.close()
 
     def _call(self, coroutine: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
 
     async def _listen(self, host: str, port: int) -> None:
         self._server = await asyncio.start_server(self._serve, host, port)
@@ -56,6 +60,8 @@ class DelayingProxy:
         while data := await reader.read(1 << 16):
             if delayed:
                 await asyncio.sleep(self.delay_s)
+            elif data.startswith(b"PUT /blocks/"):
+                self.writes += 1
             writer.write(data)
             await writer.drain()
         writer.close()

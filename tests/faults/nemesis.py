@@ -13,9 +13,10 @@ from typing import NamedTuple
 import requests
 
 from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.deadline import DEADLINE_S
 from tests.faults.small_disk import SmallDisk
 
-HEAL_S = 120.0
+HEAL_S = 2 * DEADLINE_S
 
 
 class Means(NamedTuple):
@@ -53,10 +54,12 @@ class Nemesis:
         if means.disk is not None:
             self._actions.append(self._fill)
 
-    def run(self, seconds: float, stop: threading.Event) -> None:
-        """One action after the other until the time is over or `stop` is set; the cluster is left whole."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not stop.is_set():
+    def run(self, seconds: float, enough: Callable[[], bool], stop: threading.Event) -> None:
+        """One action after the other until the time is over and `enough` was done meanwhile, or `stop` is set; the
+        cluster is left whole."""
+        end, last = (time.monotonic() + limit_s for limit_s in (seconds, seconds + DEADLINE_S))
+        while (time.monotonic() < end or not enough()) and not stop.is_set():
+            assert time.monotonic() < last, "the clients do hardly anything"
             victim = self._random.choice(self.cluster.datanodes)
             self._random.choice(self._actions)(victim)
             self._wait_alive()

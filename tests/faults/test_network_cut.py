@@ -12,6 +12,7 @@ import requests
 from http_client import HttpNameNode
 from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 from tests.faults.network import AVAILABLE, Network, networked
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs root, iproute2 and nftables")
@@ -32,7 +33,7 @@ def net(tmp_path: Path) -> Iterator[tuple[Cluster, Network]]:
 
 
 def state(cluster: Cluster, number: int) -> str:
-    nodes = requests.get(f"{cluster.url}cluster", timeout=10).json()["nodes"]
+    nodes = requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["nodes"]
     url = cluster.datanodes[number].url
     return str(next(node["state"] for node in nodes if node["url"].rstrip("/") == url))
 
@@ -48,11 +49,15 @@ def test_a_datanode_cut_off_in_the_middle_of_an_upload(net: tuple[Cluster, Netwo
         yield data[4 << 20 :]
 
     answers: list[requests.Response] = []
-    sender = threading.Thread(target=lambda: answers.append(requests.put(f"{cluster.url}fs/big", body(), timeout=90)))
+
+    def send() -> None:
+        answers.append(requests.put(f"{cluster.url}fs/big", body(), timeout=DEADLINE_S))
+
+    sender = threading.Thread(target=send)
     sender.start()
-    assert reached.wait(30)
+    assert reached.wait(DEADLINE_S)
     heal = network.cut(cluster.datanodes[0])
-    sender.join(90)
+    sender.join(DEADLINE_S)
     assert answers[0].status_code == 201, answers[0].text
     assert answers[0].json()["replicas"] == 2
     wait_until(lambda: state(cluster, 0) in ("suspect", "dead"), "it is suspect")
@@ -61,21 +66,21 @@ def test_a_datanode_cut_off_in_the_middle_of_an_upload(net: tuple[Cluster, Netwo
     heal()
     cluster.wait_alive(3)
     fsck = f"{cluster.url}cluster/fsck"
-    wait_until(lambda: requests.get(fsck, timeout=30).json()["healthy"], "it has what it missed")
+    wait_until(lambda: requests.get(fsck, timeout=DEADLINE_S).json()["healthy"], "it has what it missed")
 
 
 def test_the_namenode_cut_off_from_everybody(net: tuple[Cluster, Network]) -> None:
     cluster, network = net
     call(cluster.url, "PUT", "/fs/file", b"content")
     heal = network.cut(cluster.namenode)
-    dfs = HttpNameNode(cluster.url, timeout_s=60)
+    dfs = HttpNameNode(cluster.url, timeout_s=DEADLINE_S)
     results: list[bytes] = []
     waiting = threading.Thread(target=lambda: results.append(dfs.cat("/file")))
     waiting.start()
     waiting.join(4)
     assert waiting.is_alive()
     heal()
-    waiting.join(90)
+    waiting.join(DEADLINE_S)
     assert results == [b"content"]
     cluster.wait_alive(3)
     dfs.tee("/other", b"more")

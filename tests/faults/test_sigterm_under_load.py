@@ -9,6 +9,7 @@ import requests
 
 from http_client import HttpNameNode
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 
 
 class Load:
@@ -35,26 +36,26 @@ class Load:
     def wait(self, count: int) -> None:
         """Until each thread has made so many calls more."""
         wanted = [done + count for done in self.done]
-        wait_until(lambda: all(a >= b for a, b in zip(self.done, wanted, strict=True)), "the load goes on", 120)
+        wait_until(lambda: all(a >= b for a, b in zip(self.done, wanted, strict=True)), "the load goes on")
 
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(DEADLINE_S)
 
 
 def test_of_a_datanode(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(3)
     data = b"0123456789" * 10_000
-    requests.put(f"{cluster.url}fs/file", data, timeout=30)
+    requests.put(f"{cluster.url}fs/file", data, timeout=DEADLINE_S)
 
     def read(_: int) -> None:
-        answer = requests.get(f"{cluster.url}fs/file", timeout=30)
+        answer = requests.get(f"{cluster.url}fs/file", timeout=DEADLINE_S)
         assert answer.status_code == 200, answer.text
         assert answer.content == data
 
     def write(number: int) -> None:
-        answer = requests.put(f"{cluster.url}fs/w{number}", data, timeout=30)
+        answer = requests.put(f"{cluster.url}fs/w{number}", data, timeout=DEADLINE_S)
         assert answer.status_code in (200, 201), answer.text
 
     load = Load(read, read, write)
@@ -73,7 +74,7 @@ def test_of_a_datanode(make_cluster: Callable[..., Cluster]) -> None:
 
 def test_of_the_namenode(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(3)
-    dfs = HttpNameNode(cluster.url, timeout_s=60)
+    dfs = HttpNameNode(cluster.url, timeout_s=DEADLINE_S)
     dfs.tee("/file", b"content")
     dfs.tee("/log", b"")
 

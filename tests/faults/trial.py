@@ -11,6 +11,7 @@ import requests
 
 from http_client import HttpNameNode
 from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.deadline import DEADLINE_S
 from tests.faults.checker import Client, Content, Violation
 from tests.faults.nemesis import Means, Nemesis
 from tests.faults.network import AVAILABLE as NETWORKS
@@ -19,12 +20,15 @@ from tests.faults.small_disk import AVAILABLE as DISKS
 from tests.faults.small_disk import SmallDisk
 
 CLIENTS = 3
+OPERATIONS_MIN = 20
+"""So many files are written, and read, in any trial."""
 _TIMEOUT_S = 20.0
 """How long a client goes on trying; then nobody knows what came of its operation."""
 
 
-def run_trial(cluster: Cluster, seed: int, seconds: float, means: Means) -> dict[str, int]:
-    """How often each operation was done. Raises Violation, and AssertionError where the cluster does not heal."""
+def run_trial(cluster: Cluster, seed: int, seconds: float, means: Means) -> None:
+    """For so many seconds, and until enough was written and read. Raises Violation, and AssertionError where the
+    cluster does not heal."""
     print(f"seed {seed}", flush=True)
     clients = [Client(number, HttpNameNode(cluster.url, timeout_s=_TIMEOUT_S), seed) for number in range(CLIENTS)]
     stop = threading.Event()
@@ -43,21 +47,22 @@ def run_trial(cluster: Cluster, seed: int, seconds: float, means: Means) -> dict
         thread.start()
     nemesis = Nemesis(cluster, seed, means)
     try:
-        nemesis.run(seconds, stop)
+        nemesis.run(seconds, lambda: all(total(clients, what) > OPERATIONS_MIN for what in ("put", "read")), stop)
     finally:
         stop.set()
         for thread in threads:
-            thread.join(120)
+            thread.join(DEADLINE_S)
     if violations:
         raise violations[0]
     nemesis.wait_healthy()
     check_everything(cluster, clients)
-    totals: dict[str, int] = {}
-    for client in clients:
-        for what, count in client.counts.items():
-            totals[what] = totals.get(what, 0) + count
-    print(dict(sorted(totals.items())), flush=True)
-    return totals
+    totals = {what: total(clients, what) for what in sorted({what for client in clients for what in client.counts})}
+    print(totals, flush=True)
+
+
+def total(clients: list[Client], what: str) -> int:
+    """How often they have done it, all together."""
+    return sum(client.counts.get(what, 0) for client in clients)
 
 
 def check_everything(cluster: Cluster, clients: list[Client]) -> None:
@@ -69,7 +74,7 @@ def check_everything(cluster: Cluster, clients: list[Client]) -> None:
                 raise Violation(f"{path} is not the same on all datanodes")
             file.check(path, found.pop(), "at the end")
     try:
-        wait_until(lambda: no_garbage(cluster), "what no file uses is gone from every datanode", 60)
+        wait_until(lambda: no_garbage(cluster), "what no file uses is gone from every datanode")
     except AssertionError:
         describe_garbage(cluster)
         raise
@@ -77,38 +82,38 @@ def check_everything(cluster: Cluster, clients: list[Client]) -> None:
 
 def read_from(cluster: Cluster, path: str, datanode_url: str) -> Content:
     """A file as one datanode serves it."""
-    answer = requests.get(f"{cluster.url}fs{path}?redirect=false", timeout=30)
+    answer = requests.get(f"{cluster.url}fs{path}?redirect=false", timeout=DEADLINE_S)
     if answer.status_code == 404:
         return None
     answer.raise_for_status()
     location = answer.json()["location"]
-    file = requests.get(datanode_url + "/files/" + location.split("/files/", 1)[1], timeout=60)
+    file = requests.get(datanode_url + "/files/" + location.split("/files/", 1)[1], timeout=DEADLINE_S)
     file.raise_for_status()
     return file.content
 
 
 def no_garbage(cluster: Cluster) -> bool:
     """Each datanode has just the blocks that files use."""
-    if requests.get(f"{cluster.url}cluster", timeout=30).json()["garbage_blocks"]:
+    if requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["garbage_blocks"]:
         return False
-    used = requests.get(f"{cluster.url}cluster/fsck", timeout=60).json()["blocks"]
+    used = requests.get(f"{cluster.url}cluster/fsck", timeout=DEADLINE_S).json()["blocks"]
     return all(stored(server) == used for server in cluster.datanodes)
 
 
 def describe_garbage(cluster: Cluster) -> None:
     """Each block on a disk that the namenode does not know, and what the logs say of it."""
-    print("garbage blocks noted:", requests.get(f"{cluster.url}cluster", timeout=30).json()["garbage_blocks"])
+    print("garbage blocks noted:", requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).json()["garbage_blocks"])
     for server in cluster.datanodes:
         files = {path.name for path in Path(server.env["DFS_FS_ROOT"]).glob("blocks/*/*")}
         print(server.name, "counts", stored(server), "has", len(files))
         for name in sorted(files):
-            if requests.get(f"{cluster.url}cluster/locate/{name}", timeout=30).status_code == 404:
+            if requests.get(f"{cluster.url}cluster/locate/{name}", timeout=DEADLINE_S).status_code == 404:
                 lines = [line for one in cluster.servers for line in one.log.read_text().splitlines() if name in line]
                 print(server.name, name, *lines[-6:], sep="\n  ")
 
 
 def stored(server: Server) -> int:
-    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    text = requests.get(f"{server.url}/metrics", timeout=DEADLINE_S).text
     return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("dfs_datanode_blocks "))))
 
 

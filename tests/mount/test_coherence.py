@@ -14,10 +14,8 @@ import pytest
 import requests
 
 from tests.cluster.real_cluster import Cluster, wait_until
+from tests.deadline import DEADLINE_S
 from tests.mount.real_mount import Mount, attempt, run, run_python
-
-SOON_S = 10.0
-"""A second is promised; the machine may be busy."""
 
 
 @pytest.fixture
@@ -75,7 +73,7 @@ def test_what_was_synced_is_seen_by_an_open_that_follows(folder: Path, there: Pa
 
 
 def seen(condition: Callable[[], object], what: str) -> None:
-    wait_until(condition, what, SOON_S)
+    wait_until(condition, what)
 
 
 def has_size(path: Path, size: int) -> bool:
@@ -138,7 +136,7 @@ def test_appends_from_both_are_all_there_and_whole(folder: Path, there: Path) ->
         subprocess.Popen([sys.executable, "-c", APPEND, str(place / "log"), name])
         for place, name in ((folder, "a"), (there, "b"), (folder, "c"))
     ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(DEADLINE_S) for writer in writers] == [0, 0, 0]
     for place in (folder, there):
         lines = run("cat log", place).splitlines()
         for name in "abc":
@@ -165,17 +163,17 @@ def test_one_of_two_makes_a_file_that_must_be_new(folder: Path, there: Path) -> 
         subprocess.Popen([sys.executable, "-c", EXCLUSIVE, str(place)], stdout=subprocess.PIPE)
         for place in (folder, there)
     ]
-    assert sum(int(maker.communicate(timeout=60)[0]) for maker in makers) == 200
+    assert sum(int(maker.communicate(timeout=DEADLINE_S)[0]) for maker in makers) == 200
 
 
 def test_changes_over_http_are_seen(folder: Path, cluster: Cluster, mount: Mount) -> None:
     path = folder.relative_to(mount.path)
     url = f"{cluster.url}fs/{path}/f"
     for content in ("one", "and two", "3"):
-        requests.put(url, data=content, timeout=30).raise_for_status()
+        requests.put(url, data=content, timeout=DEADLINE_S).raise_for_status()
         assert run("cat f", folder) == content
         seen(partial(has_size, folder / "f", len(content)), "its size")
-    requests.delete(url, timeout=30).raise_for_status()
+    requests.delete(url, timeout=DEADLINE_S).raise_for_status()
     assert attempt("cat f", folder).returncode == 1
 
 
@@ -197,7 +195,7 @@ def test_a_file_that_grows_is_followed(folder: Path, there: Path) -> None:
             writer.stdin.flush()
             seen(partial(has_line, folder / "out", f"line {number}"), f"line {number}")
         writer.stdin.close()
-        writer.wait(10)
+        writer.wait(DEADLINE_S)
     finally:
         tail.kill()
         tail.wait()

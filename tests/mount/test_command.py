@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.real_cluster import ROOT, Cluster, free_ports, wait_until
+from tests.deadline import DEADLINE_S
 from tests.mount.real_mount import attempt, run
 
 DFS = [sys.executable, str(ROOT / "dfs.py")]
@@ -25,7 +26,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     made.mkdir()
     yield made
     while f" {made} " in Path("/proc/self/mountinfo").read_text():
-        subprocess.run(["umount", "-l", str(made)], check=True, timeout=30)
+        subprocess.run(["umount", "-l", str(made)], check=True, timeout=DEADLINE_S)
 
 
 def address(cluster: Cluster) -> list[str]:
@@ -145,6 +146,6 @@ def test_up_mounts_and_takes_off_the_mount_first(place: Path, tmp_path: Path) ->
         run("echo kept > f", place)
     finally:
         up.terminate()
-    assert up.wait(60) == 0
+    assert up.wait(DEADLINE_S) == 0
     assert not is_mounted(place)
     up.stdout.close()

@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 
 from tests.cluster.real_cluster import MakeCluster, wait_until
+from tests.deadline import DEADLINE_S
 from tests.mount.real_mount import MakeMount, Mount
 
 HOLDER = """
@@ -46,11 +47,11 @@ class Holder:
         return self.process.stdout.readline().strip()
 
     def go(self) -> None:
-        self.process.communicate("\n", timeout=30)
+        self.process.communicate("\n", timeout=DEADLINE_S)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=DEADLINE_S)
 
 
 class Hold(Protocol):
@@ -153,7 +154,7 @@ def _finish(pair: list[subprocess.Popen[str]]) -> list[str]:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    return [process.communicate(timeout=60)[0].strip() for process in pair]
+    return [process.communicate(timeout=DEADLINE_S)[0].strip() for process in pair]
 
 
 def test_the_locks_of_a_mount_that_died_are_given_up(

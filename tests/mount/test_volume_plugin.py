@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, wait_until
+from tests.deadline import DEADLINE_S
 from tests.mount.real_mount import run
 
 
@@ -56,7 +57,7 @@ class Plugin:
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(DEADLINE_S)
 
     def __call__(self, method: str, **request: Any) -> dict[str, Any]:
         connection = http.client.HTTPConnection("localhost")

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-_DEADLINE_S = 30
+_DEADLINE_S = 180
 USER, GROUP, OTHER_GROUP, STRANGER = 41001, 41002, 41003, 41009
 MAKERS: dict[str, Callable[[str], object]] = {
     "regular": lambda path: os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644)),

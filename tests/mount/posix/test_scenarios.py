@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadline import DEADLINE_S
 from tests.mount.posix import scenarios
 from tests.mount.real_mount import Mount, run
 
 Results = dict[str, list[object]]
 SCRIPT = str(Path(scenarios.__file__))
-DEADLINE_S = 240.0
+ALL_S = 5 * DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def results(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> tuple[Res
 
 
 def results_in(top: Path) -> Results:
-    results: Results = json.loads(run([sys.executable, SCRIPT, str(top)], timeout_s=DEADLINE_S))
+    results: Results = json.loads(run([sys.executable, SCRIPT, str(top)], timeout_s=ALL_S))
     return results
 
 

@@ -51,7 +51,7 @@ def test_git(folder: Path, tmp_path: Path) -> None:
 
 ROLLBACK = """
 import sqlite3, sys
-db = sqlite3.connect("db", timeout=60, isolation_level=None)
+db = sqlite3.connect("db", timeout=180, isolation_level=None)
 for number in range(60):
     db.execute("begin immediate")
     (count,) = db.execute("select n from counter").fetchone()

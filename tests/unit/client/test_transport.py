@@ -334,7 +334,7 @@ def test_a_namenode_that_is_silent_is_asked_again(connect: Connect, cluster: Fak
 
     cluster.namenode.handler = handler
     try:
-        connect(cluster.namenode.url, timeout_s=0.3).append("/f", b"x")
+        connect(cluster.namenode.url, timeout_s=1.0).append("/f", b"x")
     finally:
         silent.set()
     assert cluster.data[b"f"] == b"x"

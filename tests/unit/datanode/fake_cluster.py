@@ -30,6 +30,7 @@ from dfslib.wire.messages import (
     ReportAnswer,
     ReportRequest,
 )
+from tests.deadline import DEADLINE_S
 
 
 @dataclass
@@ -75,7 +76,7 @@ class FakeNamenode:
     async def until(self, condition: object) -> None:
         """Wait until `condition()` holds, looking each time something arrives here."""
         assert callable(condition)
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(DEADLINE_S), self.changed:
             await self.changed.wait_for(condition)
 
     async def _note(self) -> None:

@@ -19,6 +19,7 @@ from dfslib.errors import error_classes
 from dfslib.model import BLOCK_SIZE, BlockId, Extent, InodeId, Origin
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import BlockBody
+from tests.deadline import DEADLINE_S
 from tests.unit.datanode.fake_cluster import Cluster, cluster
 
 Answer = tuple[int, bytes, Mapping[str, str]]
@@ -163,7 +164,7 @@ async def test_cut_off_and_stalled_bodies_store_nothing(c: Cluster) -> None:
             writer.close()
             await writer.wait_closed()
     # The last one was closed without waiting for the datanode to notice; so ask until it has cleaned up.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while list(c.roots[0].glob("tmp/*")):
             await fetch(c, "/metrics")
     assert list(c.roots[0].glob("blocks/*/*")) == []
@@ -406,7 +407,7 @@ async def test_a_client_that_goes_away_leaves_nothing_open(c: Cluster) -> None:
         await reader.readexactly(100_000)
         writer.transport.abort()
     assert (await fetch(c, routes.block(BlockId(1)), "DELETE"))[0] == 204
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while list(c.roots[0].glob("blocks/*/*")):  # it goes when the last one that was served it has gone
             await fetch(c, "/metrics")
 

@@ -11,6 +11,7 @@ from crc32c import crc32c
 from dfslib.wire import messages, routes
 from dfslib.wire.messages import MetadataFileBody, MetadataListBody
 from dfslib.wire.positions import Position
+from tests.deadline import DEADLINE_S
 from tests.unit.datanode.fake_cluster import Cluster
 from tests.unit.datanode.test_datanode_http import Answer, assert_error, fetch, metric, on_cluster
 
@@ -93,7 +94,7 @@ async def test_a_body_that_stalls_stores_nothing(c: Cluster) -> None:
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while list(c.roots[0].glob("tmp/*")):
             await fetch(c, "/metrics")
     assert await listed(c) == []

@@ -20,6 +20,7 @@ from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock
 from dfslib.datanode.store.metadata_files import MetadataFiles, MetadataWriter
 from dfslib.model import BlockId, InodeId, Origin
+from tests.deadline import DEADLINE_S
 from tests.unit.datanode.fake_cluster import block_file_bytes, block_path
 
 SIZES = {1: 0, 2: 1, 3: 65_536, 4: PIECE_BYTES, 5 << 30: PIECE_BYTES + 70_001, 6 << 30: 3_000_000}
@@ -135,7 +136,7 @@ def test_a_pass_goes_on_where_it_was_stopped(disk: Disk) -> None:
 
     async def some() -> None:
         async with disk.scrubber(every_s=1e6).running():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while not disk.metric("scrubbed_blocks_total"):  # noqa: ASYNC110 - a thread counts, and wakes nobody
                     await asyncio.sleep(0.001)
 

@@ -15,10 +15,10 @@ from aiohttp import web
 from crc32c import crc32c
 
 from data_node import DataNode
+from tests.deadline import DEADLINE_S
 from tests.unit.datanode.fake_cluster import FakeNamenode, block_path, datanode_env, listening
 
 SIZE = 300_000
-_ANSWER_S = 20
 
 
 class Connection:
@@ -29,7 +29,7 @@ class Connection:
         self.writer = writer
 
     async def answer(self) -> tuple[int, bytes]:
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(DEADLINE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).lower()
             (length,) = [line for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
             return int(head.split()[1]), await self.reader.readexactly(int(length.partition(b":")[2]))

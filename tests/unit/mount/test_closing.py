@@ -15,6 +15,7 @@ from dfslib.mount.open_files import Clock, OpenFiles
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
 from dfslib.wire import session as wire
+from tests.deadline import DEADLINE_S
 
 INO = InodeId(5)
 PROGRAM = Caller(0, 0, 1)
@@ -81,7 +82,7 @@ def test_each_descriptor_that_is_closed_is_told_to_the_namenode() -> None:
             for _ in range(5):
                 await asyncio.sleep(0)
         session.may_write.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             await session.closed.wait()
         assert session.written == [b"on its way"]
         await tasks.close()

@@ -18,6 +18,7 @@ from dfslib.transfer.block_client import BlockClient
 from dfslib.wire import messages
 from dfslib.wire.reads import encode_answer, parse_reads
 from dfslib.wire.session import Node
+from tests.deadline import DEADLINE_S
 
 DATA = random.Random(5).randbytes(50_000)
 _RANGE = re.compile(rb"bytes=(\d+)-(\d+)")
@@ -90,7 +91,7 @@ class Cluster:
             found.set_exception(result) if isinstance(result, Exception) else found.set_result(bytes(result))
 
         self.datanodes.begin(BlockId(1), start, end, [NodeId("0"), NodeId("1")], done)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             return await found
 
 
@@ -190,10 +191,12 @@ def test_a_datanode_that_hangs_holds_up_nobody_once_it_answers_again() -> None:
     run(test())
 
 
-@pytest.mark.parametrize(("trouble", "error"), (("knows nothing", NotFound), ("leaves", InputOutput)))
-def test_errors_of_all_of_them_are_told(trouble: str, error: type[DfsError]) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "error", "timeout_s"), (("knows nothing", NotFound, DEADLINE_S), ("leaves", InputOutput, 0.3))
+)
+def test_errors_of_all_of_them_are_told(trouble: str, error: type[DfsError], timeout_s: float) -> None:
     async def test() -> None:
-        async with cluster(timeout_s=0.3) as made:
+        async with cluster(timeout_s) as made:
             for fake in made.fakes:
                 fake.mode = trouble
             with pytest.raises(error):

@@ -15,6 +15,7 @@ from dfslib.namenode.blocks.unsynced import Unsynced
 from dfslib.namenode.membership.registry import Registry
 from dfslib.transfer.peer_session import open_peer_session
 from dfslib.wire.messages import JoinRequest, encode_error
+from tests.deadline import DEADLINE_S
 
 A, B = InodeId(5), InodeId(6)
 
@@ -71,7 +72,7 @@ async def cluster(count: int) -> AsyncIterator[tuple[Unsynced, list[Datanode]]]:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             await test()
 
     asyncio.run(bounded())

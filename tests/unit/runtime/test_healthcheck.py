@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadline import DEADLINE_S
+
 SCRIPT = Path(__file__).resolve().parents[3] / "dfslib" / "runtime" / "healthcheck.py"
 
 
 def check(port: int) -> subprocess.CompletedProcess[str]:
     env = {"DFS_PORT": str(port), "DFS_HOST": "0.0.0.0"}
-    return subprocess.run([sys.executable, str(SCRIPT)], env=env, capture_output=True, text=True, timeout=30)
+    return subprocess.run([sys.executable, str(SCRIPT)], env=env, capture_output=True, text=True, timeout=DEADLINE_S)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1), (404, 1)])

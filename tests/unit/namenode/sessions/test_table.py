@@ -21,6 +21,7 @@ from dfslib.namenode.sessions.table import Sessions
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks
+from tests.deadline import DEADLINE_S
 from tests.interleaving import memory_engine
 
 
@@ -61,7 +62,7 @@ def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
         await engine.transact(lambda txn: make_root(txn, 1))
         sessions = table(engine)
         sockets = [FakeSocket() for _ in range(3)]
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
             running = []
             for socket in sockets:
                 session = await sessions.begin("mount")
