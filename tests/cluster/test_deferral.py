@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
 
 import requests
 
@@ -15,7 +14,7 @@ from tests.cluster.test_sessions import Client, file, name, scenario
 from tests.deadline import DEADLINE_S
 
 
-async def until(condition: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
+async def until(condition: Callable[[], Coroutine[None, None, bool]], what: str) -> None:
     end = asyncio.get_running_loop().time() + DEADLINE_S
     while not await condition():
         assert asyncio.get_running_loop().time() < end, what
@@ -33,7 +32,7 @@ async def moved(client: Client, ino: InodeId) -> bool:
 
 
 async def write_deferred(client: Client, ino: InodeId, offset: int, data: bytes) -> None:
-    answer = await client(wire.Write(ino, [wire.Piece(offset, data)]))
+    answer = await client.attributes(wire.Write(ino, [wire.Piece(offset, data)]))
     assert answer.synced
 
 
@@ -46,11 +45,12 @@ async def test_a_small_write_is_seen_before_and_after_it_is_on_datanodes(
     cluster: Cluster, a: Client, b: Client
 ) -> None:
     one = name()
-    ino = (await a(file(one, open=True))).attr.ino
+    ino = (await a.attributes(file(one, open=True))).attr.ino
     await write_deferred(a, ino, 0, b"first ")
     await write_deferred(a, ino, 6, b"second")
-    opened = await b(wire.Open(ino))
+    opened = await b.attributes(wire.Open(ino))
     assert b"".join(opened.deferred.values()) in (b"first second", b""), "at once, or moved in between"
+    assert opened.extents is not None
     block = opened.extents[0].block
     await until(lambda: moved(b, ino), "it goes to datanodes")
     after = await layout(b, ino)
@@ -68,8 +68,8 @@ async def test_what_is_overwritten_or_removed_before_it_moves_leaves_nothing(
     cluster: Cluster, a: Client, b: Client
 ) -> None:
     one, two = name(), name()
-    ino = (await a(file(one, open=True))).attr.ino
-    gone = (await a(file(two, open=True))).attr.ino
+    ino = (await a.attributes(file(one, open=True))).attr.ino
+    gone = (await a.attributes(file(two, open=True))).attr.ino
     for turn in range(20):
         await write_deferred(a, ino, 0, b"%04d" % turn)
     await write_deferred(a, gone, 0, b"removed")
@@ -82,7 +82,7 @@ async def test_what_is_overwritten_or_removed_before_it_moves_leaves_nothing(
 @scenario
 async def test_http_reads_a_file_that_a_mount_goes_on_writing(cluster: Cluster, a: Client, b: Client) -> None:
     one = name()
-    ino = (await a(file(one, open=True))).attr.ino
+    ino = (await a.attributes(file(one, open=True))).attr.ino
     written = b""
     for turn in range(30):
         line = b"line %d\n" % turn
@@ -93,8 +93,8 @@ async def test_http_reads_a_file_that_a_mount_goes_on_writing(cluster: Cluster, 
 
 @scenario
 async def test_a_large_write_is_not_deferred(cluster: Cluster, a: Client, b: Client) -> None:
-    ino = (await a(file(name(), open=True))).attr.ino
-    answer = await a(wire.Write(ino, [wire.Piece(0, bytes(100 << 10))]))
+    ino = (await a.attributes(file(name(), open=True))).attr.ino
+    answer = await a.attributes(wire.Write(ino, [wire.Piece(0, bytes(100 << 10))]))
     assert not answer.synced
     assert not (await layout(a, ino)).deferred
 
@@ -107,7 +107,7 @@ def test_everything_ends_at_once_and_nothing_acknowledged_is_lost(make_cluster: 
         client = Client(cluster.url)
         await client.connect()
         for number, one in enumerate(names):
-            ino = (await client(file(one, open=True))).attr.ino
+            ino = (await client.attributes(file(one, open=True))).attr.ino
             await write_deferred(client, ino, 0, b"file %d" % number)
         for server in cluster.servers:
             server.kill()
@@ -127,13 +127,13 @@ def test_without_datanodes_it_is_refused_and_what_was_taken_waits(make_cluster: 
     async def write() -> None:
         client = Client(cluster.url)
         await client.connect()
-        ino = (await client(file(one, open=True))).attr.ino
+        ino = (await client.attributes(file(one, open=True))).attr.ino
         await write_deferred(client, ino, 0, b"taken")
         for server in cluster.servers[1:]:
             server.kill()
         await asyncio.to_thread(wait_until, lambda: cluster.alive() == 0, "the datanodes are missed")
         assert await client(wire.Write(ino, [wire.Piece(0, b"never")])) == "ENODATANODES"
-        opened = await client(wire.Open(ino))
+        opened = await client.attributes(wire.Open(ino))
         assert opened.attr.size == 5
         for server in cluster.servers[1:]:
             server.start()

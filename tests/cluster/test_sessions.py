@@ -8,13 +8,12 @@ import os
 import random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 import requests
 
-from dfslib.model import ROOT, BlockId, BlockRef, Extent, FileType, InodeId, format_block
+from dfslib.model import ROOT, Attr, BlockId, BlockRef, Extent, FileType, InodeId, format_block
 from dfslib.wire import session as wire
 from dfslib.wire.features import Role, named
 from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
@@ -28,21 +27,27 @@ def greeting(name: str, session: str = "") -> wire.Hello:
     return wire.Hello(wire.SESSION_PROTOCOL, name, session, named(Role.MOUNT))
 
 
+Push = wire.Invalidate | wire.Nodes | wire.LevelRaised
+Outcome = wire.Result | str
+"""What an operation came to, or the code of its error."""
+
+
 class Client:
     """Frames in and out; requests are numbered here, and pushes are kept in their order."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.session = ""
-        self.welcome: Any = None
-        self.pushes: list[Any] = []
-        self.answers: dict[int, Any] = {}
+        self.welcome: wire.Welcome | None = None
+        self.pushes: list[Push] = []
+        self.answers: dict[int, Outcome] = {}
 
-    async def connect(self, hello: bytes | None = None) -> Any:
+    async def connect(self, hello: bytes | None = None) -> wire.Welcome | wire.Failure:
         self.http = aiohttp.ClientSession()
         self.socket = await self.http.ws_connect(self.url.rstrip("/") + "/session")
         await self.socket.send_bytes(hello or wire.encode(greeting("test", self.session)))
-        first = wire.decode_from_namenode(await self.frame())
+        first: wire.FromNamenode = wire.decode_from_namenode(await self.frame())
+        assert isinstance(first, wire.Welcome | wire.Failure), first
         if isinstance(first, wire.Welcome):
             self.welcome, self.session = first, first.session
         return first
@@ -58,27 +63,34 @@ class Client:
         await self.socket.close()
         await self.http.close()
 
-    async def send(self, operation: Any, seq: int = 0) -> int:
+    async def send(self, operation: wire.Operation, seq: int = 0) -> int:
         seq = seq or next(_numbers)
         await self.socket.send_bytes(wire.encode(wire.Request(seq, operation)))
         return seq
 
-    async def answer(self, seq: int) -> Any:
+    async def answer(self, seq: int) -> Outcome:
         while seq not in self.answers:
-            message = wire.decode_from_namenode(await self.frame())
+            message: wire.FromNamenode = wire.decode_from_namenode(await self.frame())
             if isinstance(message, wire.Answer):
                 self.answers[message.seq] = message.result
             elif isinstance(message, wire.Failure):
                 self.answers[message.seq] = message.error
             else:
+                assert not isinstance(message, wire.Welcome), message
                 self.pushes.append(message)
         return self.answers.pop(seq)
 
-    async def __call__(self, operation: Any, seq: int = 0) -> Any:
+    async def __call__(self, operation: wire.Operation, seq: int = 0) -> Outcome:
         return await self.answer(await self.send(operation, seq))
 
+    async def attributes(self, operation: wire.Operation, seq: int = 0) -> wire.Attributes:
+        """The answer to an operation that has Attributes as its answer, and that is not refused."""
+        found = await self(operation, seq)
+        assert isinstance(found, wire.Attributes), found
+        return found
 
-def scenario(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Cluster], None]:
+
+def scenario(work: Callable[[Cluster, Client, Client], Coroutine[None, None, None]]) -> Callable[[Cluster], None]:
     """Runs `work(cluster, a, b)` with two sessions."""
 
     def test(cluster: Cluster) -> None:
@@ -98,8 +110,8 @@ def scenario(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[Cluste
     return test
 
 
-def file(name: bytes, **more: Any) -> wire.Create:
-    return wire.Create(ROOT, name, FileType.FILE, 0o644, 1, 2, **more)
+def file(name: bytes, *, open: bool = False) -> wire.Create:
+    return wire.Create(ROOT, name, FileType.FILE, 0o644, 1, 2, open=open)
 
 
 def name() -> bytes:
@@ -119,7 +131,8 @@ def test_a_session_that_cannot_be_is_refused(cluster: Cluster, hello: bytes, err
         client = Client(cluster.url)
         first = await client.connect(hello)
         await client.close()
-        assert (type(first), first.seq, first.error) == (wire.Failure, -1, error)
+        assert isinstance(first, wire.Failure)
+        assert (first.seq, first.error) == (-1, error)
 
     asyncio.run(run())
 
@@ -129,30 +142,34 @@ async def test_a_request_sent_again_is_done_once_and_answered_alike(cluster: Clu
     one = name()
     seq = await a.send(file(one, open=True))
     first = await a.answer(seq)
+    assert isinstance(first, wire.Attributes)
     assert first.created
     assert await a(file(one, open=True), seq) == first
     await a.close()
     await a.connect()
+    assert a.welcome is not None
     assert not a.welcome.restarted
     assert await a(file(one, open=True), seq) == first
     await a(wire.Write(first.attr.ino, [wire.Piece(0, b"once ")], append=True), 10_000 + seq)
     await a(wire.Write(first.attr.ino, [wire.Piece(0, b"once ")], append=True), 10_000 + seq)
-    assert (await a(wire.GetAttr(first.attr.ino))).attr.size == 5
+    assert (await a.attributes(wire.GetAttr(first.attr.ino))).attr.size == 5
     await a(wire.Unlink(ROOT, one))
-    assert (await a(wire.GetAttr(first.attr.ino))).attr.nlink == 0, "it was opened once, and is open"
+    assert (await a.attributes(wire.GetAttr(first.attr.ino))).attr.nlink == 0, "it was opened once, and is open"
     await a(wire.Close(first.attr.ino))
 
 
 @scenario
 async def test_what_others_change_is_told_before_it_is_seen(cluster: Cluster, a: Client, b: Client) -> None:
     one = name()
-    ino = (await a(file(one))).attr.ino
-    assert (await b(wire.Lookup(ROOT, one))).attr.ino == ino
+    ino = (await a.attributes(file(one))).attr.ino
+    assert (await b.attributes(wire.Lookup(ROOT, one))).attr.ino == ino
     b.pushes.clear()
     await a(wire.Write(ino, [wire.Piece(0, b"content")]))
-    seen = await b(wire.GetAttr(ino))
+    seen = await b.attributes(wire.GetAttr(ino))
     assert seen.attr.size == 7
-    assert [push.contents for push in b.pushes] == [[ino]]
+    (push,) = b.pushes
+    assert isinstance(push, wire.Invalidate)
+    assert push.contents == [ino]
     b.pushes.clear()
     await a(wire.SetAttr(ino, mode=0o600))
     await a(wire.Rename(ROOT, one, ROOT, one + b"2"))
@@ -168,14 +185,14 @@ async def test_a_cache_kept_by_pushes_is_never_behind(cluster: Cluster, a: Clien
     seed = int(os.environ.get("DFS_SEED", random.SystemRandom().randrange(1 << 30)))
     print(f"DFS_SEED={seed}")
     rng = random.Random(seed)
-    inodes: list[InodeId] = [(await a(file(name()))).attr.ino for _ in range(5)]
-    cache: dict[InodeId, Any] = {}
+    inodes = [(await a.attributes(file(name()))).attr.ino for _ in range(5)]
+    cache: dict[InodeId, Attr] = {}
     for _ in range(300):
         ino = rng.choice(inodes)
         what = rng.choice(["chmod", "write", "truncate", "look", "look", "look"])
         who = rng.choice([a, b])
         if what == "look":
-            fresh = await b(wire.GetAttr(ino))
+            fresh = await b.attributes(wire.GetAttr(ino))
             for push in b.pushes:
                 if isinstance(push, wire.Invalidate):
                     for gone in (*push.attributes, *push.contents):
@@ -198,7 +215,7 @@ async def test_a_cache_kept_by_pushes_is_never_behind(cluster: Cluster, a: Clien
 @scenario
 async def test_wrong_requests_are_answered_and_change_nothing(cluster: Cluster, a: Client, b: Client) -> None:
     one = name()
-    ino = (await a(file(one))).attr.ino
+    ino = (await a.attributes(file(one))).attr.ino
     for operation, error in (
         (file(one), "EEXIST"),
         (file(b"a/b"), "EINVAL"),
@@ -217,7 +234,7 @@ async def test_wrong_requests_are_answered_and_change_nothing(cluster: Cluster, 
         (wire.Rmdir(ROOT, one), "ENOTDIR"),
     ):
         assert await a(operation) == error, operation
-    assert (await a(wire.GetAttr(ino))).attr.size == 0
+    assert (await a.attributes(wire.GetAttr(ino))).attr.size == 0
 
 
 def test_what_a_session_held_goes_after_its_grace(make_cluster: MakeCluster) -> None:
@@ -227,7 +244,7 @@ def test_what_a_session_held_goes_after_its_grace(make_cluster: MakeCluster) -> 
         a, b = Client(cluster.url), Client(cluster.url)
         await a.connect()
         await b.connect()
-        ino: InodeId = (await a(file(b"f", open=True))).attr.ino
+        ino = (await a.attributes(file(b"f", open=True))).attr.ino
         await a(wire.Write(ino, [wire.Piece(0, b"kept while it is open")]))
         await a(wire.Unlink(ROOT, b"f"))
         assert isinstance(await a(wire.SetLock(ino, 1, 1, 0, 100)), wire.Done)
@@ -236,6 +253,7 @@ def test_what_a_session_held_goes_after_its_grace(make_cluster: MakeCluster) -> 
         await a.close()
         assert isinstance(await b(wire.SetLock(ino, 1, 1, 0, 100, wait=True)), wire.Done)
         first = await a.connect()
+        assert isinstance(first, wire.Failure)
         assert first.error == "ESTALE"
         await a.close()
         await b.close()
@@ -257,7 +275,7 @@ def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster:
     async def run() -> None:
         a = Client(cluster.url)
         await a.connect()
-        ino = (await a(file(b"log", open=True))).attr.ino
+        ino = (await a.attributes(file(b"log", open=True))).attr.ino
         lines = []
         for number in range(5):
             operation = wire.Write(ino, [wire.Piece(0, b"%04d\n" % number)], append=True)
@@ -269,13 +287,14 @@ def test_a_namenode_that_is_killed_does_what_it_is_sent_again_once(make_cluster:
             cluster.namenode.start()
             await asyncio.to_thread(cluster.wait_alive)
             welcome = await a.connect()
+            assert isinstance(welcome, wire.Welcome)
             assert welcome.restarted
             await a(wire.Open(ino))
             await a(wire.Forget([]))
             a.answers.clear()
             await a(operation, seq)
             lines.append(b"%04d\n" % number)
-            assert (await a(wire.GetAttr(ino))).attr.size == 5 * len(lines)
+            assert (await a.attributes(wire.GetAttr(ino))).attr.size == 5 * len(lines)
         await a(wire.Goodbye())
         await a.close()
 
