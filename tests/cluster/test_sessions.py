@@ -308,7 +308,9 @@ def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_
     data = os.urandom(200 << 10)
 
     async def stored(client: Client, ino: InodeId) -> BlockRef:
-        (grant,) = (await client(wire.Allocate(ino))).grants
+        answered = await client(wire.Allocate(ino))
+        assert isinstance(answered, wire.Grants), answered
+        (grant,) = answered.grants
         for target in grant.targets:
             url = f"{target.url.rstrip('/')}/blocks/{format_block(grant.block)}"
             answer = await asyncio.to_thread(requests.put, url, data=data, timeout=DEADLINE_S)
@@ -322,10 +324,11 @@ def test_blocks_that_come_with_a_repetition_are_given_up_and_those_of_the_first_
     async def run() -> BlockRef:
         a = Client(cluster.url)
         await a.connect()
-        ino: InodeId = (await a(file(b"f", open=True))).attr.ino
+        ino = (await a.attributes(file(b"f", open=True))).attr.ino
         first = await stored(a, ino)
         seq = await a.send(commit(ino, first))
         before = await a.answer(seq)
+        assert isinstance(before, wire.Attributes), before
         cluster.namenode.kill()
         await a.close()
         cluster.namenode.start()
