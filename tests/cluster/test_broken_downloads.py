@@ -15,7 +15,7 @@ import pytest
 
 from http_client import HttpNameNode
 from tests.cluster.balancer import Balancer
-from tests.cluster.real_cluster import ROOT, Cluster, Server, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, Server, wait_until
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -90,7 +90,7 @@ def kill_the_sender(cluster: Cluster, balancer: Balancer) -> Server:
 
 
 def test_a_datanode_dies_in_the_middle_of_each_kind_of_download(
-    make_cluster: Callable[..., Cluster], tmp_path: Path
+    make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
     cluster = make_cluster(3)
     with HttpNameNode(cluster.url) as dfs:
@@ -124,7 +124,7 @@ def test_a_datanode_dies_in_the_middle_of_each_kind_of_download(
         assert (tmp_path / "f").read_bytes() == DATA
 
 
-def test_the_command_line_goes_on_too(make_cluster: Callable[..., Cluster]) -> None:
+def test_the_command_line_goes_on_too(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     with HttpNameNode(cluster.url) as dfs:
         dfs.tee("/f", DATA)
@@ -137,7 +137,7 @@ def test_the_command_line_goes_on_too(make_cluster: Callable[..., Cluster]) -> N
         assert process.wait() == 0
 
 
-def test_a_datanode_that_hangs_is_left(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_datanode_that_hangs_is_left(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     put_data(cluster)
     with HttpNameNode(cluster.url, timeout_s=4) as dfs:
@@ -260,7 +260,7 @@ def test_an_upload_goes_on_when_a_datanode_dies(balanced: tuple[Cluster, Balance
         assert dfs.cat("/f") == DATA
 
 
-def test_an_upload_waits_for_a_datanode_that_hangs_and_goes_on(make_cluster: Callable[..., Cluster]) -> None:
+def test_an_upload_waits_for_a_datanode_that_hangs_and_goes_on(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_STALL_TIMEOUT="7")
     hanging = cluster.datanodes[0]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.plain_http import call, read_file
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
 
 
-def test_everything_killed_after_acknowledged_writes(make_cluster: Callable[..., Cluster]) -> None:
+def test_everything_killed_after_acknowledged_writes(make_cluster: MakeCluster) -> None:
     seed = 7
     print("seed", seed)
     numbers = random.Random(seed)
@@ -49,7 +48,7 @@ def test_everything_killed_after_acknowledged_writes(make_cluster: Callable[...,
     assert call(cluster.url, "GET", "/cluster/fsck").json()["problems"] == []
 
 
-def test_reads_go_on_without_a_datanode(make_cluster: Callable[..., Cluster]) -> None:
+def test_reads_go_on_without_a_datanode(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     data = b"still here" * 50_000
     call(cluster.url, "PUT", "/fs/file", data)
@@ -66,7 +65,7 @@ def test_reads_go_on_without_a_datanode(make_cluster: Callable[..., Cluster]) ->
     assert call(lacking.url, "GET", f"/{path}").body == b"written by two"
 
 
-def test_writes_need_enough_datanodes(make_cluster: Callable[..., Cluster]) -> None:
+def test_writes_need_enough_datanodes(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     assert call(cluster.url, "PUT", "/fs/two", b"2").json()["replicas"] == 2
     cluster.datanodes[0].kill()
@@ -77,7 +76,7 @@ def test_writes_need_enough_datanodes(make_cluster: Callable[..., Cluster]) -> N
     assert read_file(cluster.url, "/fs/two").body == b"2"
 
 
-def test_a_cluster_of_one_datanode(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_cluster_of_one_datanode(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     assert call(cluster.url, "PUT", "/fs/single", b"1").json()["replicas"] == 1
     assert cluster.datanodes[0].stop() == 0
@@ -86,7 +85,7 @@ def test_a_cluster_of_one_datanode(make_cluster: Callable[..., Cluster]) -> None
     assert call(cluster.url, "HEAD", "/fs/single").status == 200
 
 
-def test_a_datanode_dies_during_uploads(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_datanode_dies_during_uploads(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     data = random.Random(3).randbytes(1 << 20) * 100
     answers: list[int] = []
@@ -107,7 +106,7 @@ def test_a_datanode_dies_during_uploads(make_cluster: Callable[..., Cluster]) ->
         assert read_file(cluster.url, f"/fs/up{number}").body == data
 
 
-def test_garbage_is_deleted_and_sparse_packs_are_rewritten(make_cluster: Callable[..., Cluster]) -> None:
+def test_garbage_is_deleted_and_sparse_packs_are_rewritten(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_GARBAGE_DELAY="0.1")
     bodies = {f"/fs/p{number}": random.Random(number).randbytes(5000) for number in range(64)}
     threads = [
@@ -134,7 +133,7 @@ def test_garbage_is_deleted_and_sparse_packs_are_rewritten(make_cluster: Callabl
     assert call(cluster.url, "GET", "/cluster/fsck").json()["healthy"] is True
 
 
-def test_blocks_that_no_file_uses_are_deleted_when_a_datanode_comes_back(make_cluster: Callable[..., Cluster]) -> None:
+def test_blocks_that_no_file_uses_are_deleted_when_a_datanode_comes_back(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_GARBAGE_DELAY="0.1")
     call(cluster.url, "PUT", "/fs/gone", b"x" * 500_000)
     call(cluster.url, "PUT", "/fs/kept", b"y" * 500_000)
@@ -151,7 +150,7 @@ def test_blocks_that_no_file_uses_are_deleted_when_a_datanode_comes_back(make_cl
     wait_until(lambda: sum(path.is_file() for path in blocks.rglob("*")) == 1, "its garbage is deleted")
 
 
-def test_a_second_start_finds_yesterdays_files(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_second_start_finds_yesterdays_files(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     call(cluster.url, "PUT", "/fs/old", b"yesterday")
     for server in reversed(cluster.servers):
@@ -163,7 +162,7 @@ def test_a_second_start_finds_yesterdays_files(make_cluster: Callable[..., Clust
     assert read_file(cluster.url, "/fs/old").body == b"yesterday"
 
 
-def test_a_foreign_volume_is_refused(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_foreign_volume_is_refused(make_cluster: MakeCluster) -> None:
     one, other = make_cluster(1), make_cluster(1)
     stray = one.datanodes[0]
     assert stray.stop() == 0
@@ -174,7 +173,7 @@ def test_a_foreign_volume_is_refused(make_cluster: Callable[..., Cluster]) -> No
     assert "belongs to" in stray.log.read_text().splitlines()[-1]
 
 
-def test_a_volume_in_use_is_refused(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_volume_in_use_is_refused(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     twin = cluster.datanodes[1]
     assert twin.stop() == 0
@@ -185,7 +184,7 @@ def test_a_volume_in_use_is_refused(make_cluster: Callable[..., Cluster]) -> Non
     assert "in use" in twin.log.read_text().splitlines()[-1]
 
 
-def test_a_second_namenode_on_the_same_metadata_is_refused(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_second_namenode_on_the_same_metadata_is_refused(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     second = cluster.datanodes[0]
     second.env = cluster.namenode.env | {"DFS_PORT": second.env["DFS_PORT"]}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.plain_http import call
-from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, Server, wait_until
 
 SIZE = 300_000
 DATA = random.Random(7).randbytes(SIZE)
@@ -55,7 +55,7 @@ def read_at(cluster: Cluster, server: Server) -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_the_next_read_is_right_and_the_copy_comes_back(make_cluster: Callable[..., Cluster], damage: str) -> None:
+def test_the_next_read_is_right_and_the_copy_comes_back(make_cluster: MakeCluster, damage: str) -> None:
     cluster = make_cluster(3)
     call(cluster.url, "PUT", "/fs/file", DATA)
     for server in cluster.datanodes:
@@ -72,7 +72,7 @@ def test_the_next_read_is_right_and_the_copy_comes_back(make_cluster: Callable[.
     assert read_at(cluster, victim) == DATA
 
 
-def test_fsck_shows_a_lost_copy_until_it_is_repaired(make_cluster: Callable[..., Cluster]) -> None:
+def test_fsck_shows_a_lost_copy_until_it_is_repaired(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     call(cluster.url, "PUT", "/fs/file", DATA)
     victim, other = cluster.datanodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import requests
@@ -15,7 +15,7 @@ from dfslib.runtime.ids import BlockIds
 from dfslib.wire import routes
 from dfslib.wire.grants import encode_grant
 from dfslib.wire.session import Grant, Target
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
 
 SMALL = os.urandom(5000)
@@ -93,7 +93,7 @@ def test_bad_grants_change_nothing(cluster: Cluster) -> None:
     assert held(cluster.datanode_urls[:1], block, SMALL) == 0
 
 
-def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     block, all_three = new_id(), targets(cluster)
     half = threading.Event()

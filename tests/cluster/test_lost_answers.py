@@ -16,7 +16,7 @@ import pytest
 from dfslib.client.retrying import Timing
 from http_client import HttpNameNode
 from tests.cluster.cutting_proxy import Cut, CuttingProxy
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, wait_until
 
 Change = Callable[[HttpNameNode, str], object]
 
@@ -183,7 +183,7 @@ def test_a_body_that_cannot_be_sent_again_is_an_error(proxy: CuttingProxy, dfs: 
     assert not dfs.exists("/from-a-pipe")
 
 
-def test_changes_go_on_when_the_namenode_is_killed_and_restarted(make_cluster: Callable[..., Cluster]) -> None:
+def test_changes_go_on_when_the_namenode_is_killed_and_restarted(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     failures: list[BaseException] = []
     done: list[int] = []
@@ -215,7 +215,7 @@ def test_changes_go_on_when_the_namenode_is_killed_and_restarted(make_cluster: C
         assert len(dfs.ls("/")) == 101
 
 
-def test_a_namenode_that_was_stopped_does_once_what_it_was_sent_twice(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_namenode_that_was_stopped_does_once_what_it_was_sent_twice(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     waits: list[str] = []
 

@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ import pytest
 
 from http_client import HttpNameNode
 from tests.cluster.plain_http import call
-from tests.cluster.real_cluster import ROOT, Cluster, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
 
 MIB = 1 << 20
@@ -50,7 +49,7 @@ def damage(cluster: Cluster, size: int, at: int) -> str:
 
 
 @pytest.fixture
-def lost(make_cluster: Callable[..., Cluster]) -> tuple[Cluster, dict[str, Lost]]:
+def lost(make_cluster: MakeCluster) -> tuple[Cluster, dict[str, Lost]]:
     """A large file damaged in its second block, one damaged in its first bytes, and a small one."""
     cluster = make_cluster(3)
     numbers = random.Random(7)
@@ -150,7 +149,7 @@ def test_fsck_names_each_file_and_block(lost: tuple[Cluster, dict[str, Lost]]) -
         assert line in result.stdout.decode().splitlines()
 
 
-def test_fsck_names_the_datanodes_that_are_away_and_every_file_of_a_block(make_cluster: Callable[..., Cluster]) -> None:
+def test_fsck_names_the_datanodes_that_are_away_and_every_file_of_a_block(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     with HttpNameNode(cluster.url) as dfs:
         dfs.tee("/first", b"content")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.plain_http import call, read_file
-from tests.cluster.real_cluster import Cluster, Server, wait_until
+from tests.cluster.real_cluster import Cluster, MakeCluster, Server, wait_until
 
 
 def block_files(server: Server) -> dict[str, Path]:
@@ -38,7 +37,7 @@ def check_files(cluster: Cluster, files: dict[str, bytes]) -> None:
     assert fsck["problems"] == []
 
 
-def test_a_datanode_catches_up_with_what_it_missed(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_datanode_catches_up_with_what_it_missed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     away = cluster.datanodes[0]
     away.kill()
@@ -51,7 +50,7 @@ def test_a_datanode_catches_up_with_what_it_missed(make_cluster: Callable[..., C
     check_files(cluster, files)
 
 
-def test_a_volume_that_comes_back_empty_is_filled(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_volume_that_comes_back_empty_is_filled(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     files = write_files(cluster)
     emptied = cluster.datanodes[2]
@@ -69,7 +68,7 @@ def test_a_volume_that_comes_back_empty_is_filled(make_cluster: Callable[..., Cl
         assert read_file(cluster.url, path).body == data
 
 
-def test_a_damaged_copy_is_replaced(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_damaged_copy_is_replaced(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     data = random.Random(5).randbytes(300_000)
     call(cluster.url, "PUT", "/fs/rot", data)
@@ -96,7 +95,7 @@ def test_a_damaged_copy_is_replaced(make_cluster: Callable[..., Cluster]) -> Non
     wait_until(lambda: call(cluster.url, "GET", "/cluster/fsck").json()["healthy"], "the namenode knows")
 
 
-def test_copies_of_a_dead_datanode_are_made_elsewhere(make_cluster: Callable[..., Cluster]) -> None:
+def test_copies_of_a_dead_datanode_are_made_elsewhere(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(4, DFS_REPLICATION="2", DFS_DEAD_AFTER="6", DFS_GARBAGE_DELAY="0.1")
     files = write_files(cluster, 20)
     dead = cluster.datanodes[3]
@@ -121,7 +120,7 @@ def test_copies_of_a_dead_datanode_are_made_elsewhere(make_cluster: Callable[...
     check_files(cluster, files)
 
 
-def test_a_drained_datanode_can_be_taken_away(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_drained_datanode_can_be_taken_away(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_REPLICATION="1", DFS_DEAD_AFTER="6")
     files = write_files(cluster, 20)
     leaving = max(cluster.datanodes, key=lambda server: len(block_files(server)))
@@ -141,7 +140,7 @@ def test_a_drained_datanode_can_be_taken_away(make_cluster: Callable[..., Cluste
     check_files(cluster, files)
 
 
-def test_a_drain_can_be_taken_back(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_drain_can_be_taken_back(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     node = status(cluster)["nodes"][0]["id"]
     call(cluster.url, "POST", f"/cluster/drain?node={node[:8]}")
@@ -151,7 +150,7 @@ def test_a_drain_can_be_taken_back(make_cluster: Callable[..., Cluster]) -> None
     assert call(cluster.url, "POST", "/cluster/drain?node=nonsense").error == "ENOENT"
 
 
-def test_repair_keeps_to_its_rate(make_cluster: Callable[..., Cluster]) -> None:
+def test_repair_keeps_to_its_rate(make_cluster: MakeCluster) -> None:
     """By what is copied in a time that is measured, not by how long it takes on a machine of some speed."""
     cluster = make_cluster(2, DFS_DEAD_AFTER="3", DFS_MIN_REPLICAS="1")
     slow = cluster.datanodes[0]

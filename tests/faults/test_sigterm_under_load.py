@@ -8,7 +8,7 @@ from collections.abc import Callable
 import requests
 
 from http_client import HttpNameNode
-from tests.cluster.real_cluster import Cluster, wait_until
+from tests.cluster.real_cluster import MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
 
 
@@ -44,7 +44,7 @@ class Load:
             thread.join(DEADLINE_S)
 
 
-def test_of_a_datanode(make_cluster: Callable[..., Cluster]) -> None:
+def test_of_a_datanode(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     data = b"0123456789" * 10_000
     requests.put(f"{cluster.url}fs/file", data, timeout=DEADLINE_S)
@@ -72,7 +72,7 @@ def test_of_a_datanode(make_cluster: Callable[..., Cluster]) -> None:
     assert load.failures == []
 
 
-def test_of_the_namenode(make_cluster: Callable[..., Cluster]) -> None:
+def test_of_the_namenode(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     dfs = HttpNameNode(cluster.url, timeout_s=DEADLINE_S)
     dfs.tee("/file", b"content")
