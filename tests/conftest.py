@@ -4,6 +4,7 @@ test that fails by chance is repeated."""
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -34,7 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=_rank)
+    # Every worker must have the same order, also where a test's parameters come from a set.
+    items.sort(key=lambda item: (_rank(item.path.relative_to(config.rootpath)), item.nodeid))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -50,9 +52,9 @@ def _shares_a_fixture(item: pytest.Item) -> bool:
     return any(fixture.scope in ("class", "module") for found in fixtures for fixture in found)
 
 
-def _rank(item: pytest.Item) -> int:
-    folders = {name: rank for rank, name in enumerate(_LONGEST_FIRST)}
-    return min((folders[part] for part in item.path.parts if part in folders), default=0)
+def _rank(path: Path) -> int:
+    folder = path.parts[1]
+    return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else 0
 
 
 @pytest.hookimpl(wrapper=True)
