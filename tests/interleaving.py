@@ -15,6 +15,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 VARIABLE = "DFS_SEED"
+_STUCK_S = 300.0
 SEED = os.environ.get(VARIABLE) or f"{random.randrange(1 << 32)}"
 """Of this run of the tests."""
 
@@ -47,10 +48,11 @@ class _Here(ThreadPoolExecutor):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, with nothing left to threads: the same seed gives the same run."""
+    """As `asyncio.run`, with nothing left to threads: the same seed gives the same run. One that gets stuck fails."""
 
     async def whole() -> T:
         asyncio.get_running_loop().set_default_executor(_Here())
-        return await main
+        async with asyncio.timeout(_STUCK_S):
+            return await main
 
     return asyncio.run(whole())

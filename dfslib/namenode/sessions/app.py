@@ -82,7 +82,7 @@ class SessionRoutes:
         except TimeoutError:
             return
         try:
-            await self._serve(session, socket)
+            await self._serve(session, socket, connection)
         finally:
             self._sessions.disconnected(session, connection)
 
@@ -128,11 +128,11 @@ class SessionRoutes:
         log.info(event("session connected", session=session.id, mount=session.name, restarted=restarted))
         return session
 
-    async def _serve(self, session: Session, socket: web.WebSocketResponse) -> None:
+    async def _serve(self, session: Session, socket: web.WebSocketResponse, connection: Connection) -> None:
         while True:
             message = await socket.receive()
-            if message.type is not WSMsgType.BINARY:
-                return
+            if message.type is not WSMsgType.BINARY or session.connection is not connection:
+                return  # a mount that has come back sends again what was not answered, in its order
             try:
                 request = decode_request(message.data)
             except msgspec.MsgspecError as error:
@@ -155,7 +155,8 @@ class SessionRoutes:
         if seq in session.running:
             return
         if isinstance(request.operation, CancelLock):
-            self._sessions.locks.cancel(session.id, request.operation.seq)
+            if request.operation.seq in session.running:
+                self._sessions.locks.cancel(session.id, request.operation.seq)
             session.send(Answer(seq, self._operations.done))
             return
         try:

@@ -27,6 +27,8 @@ class LockWaits:
         self._table = LockTable()
         self._waiters: dict[Place, deque[_Waiter]] = {}
         self._settled = asyncio.Event()
+        self._given_up: set[tuple[str, int]] = set()
+        """Requests that are to wait for nothing, and have not got so far."""
 
     def everybody_is_back(self) -> None:
         """After a start: whoever had locks has claimed them, or will not any more."""
@@ -44,6 +46,12 @@ class LockWaits:
 
     async def acquire(self, session: str, seq: int, request: SetLock) -> None:
         """Raises WouldBlock, Deadlock, InvalidArgument."""
+        try:
+            await self._acquire(session, seq, request)
+        finally:
+            self._given_up.discard((session, seq))
+
+    async def _acquire(self, session: str, seq: int, request: SetLock) -> None:
         if request.kind not in (_READ, _WRITE, _UNLOCK):
             raise InvalidArgument(f"{request.kind} is no kind of lock")
         start, end = (0, LOCK_END) if request.flock else _range(request.start, request.end)
@@ -60,7 +68,7 @@ class LockWaits:
             self._table.grant(place, lock)
             self._serve(place)  # a write lock may have become a read lock
             return
-        if not request.wait:
+        if not request.wait or (session, seq) in self._given_up:
             raise WouldBlock
         if not request.flock and would_deadlock(self._who_waits(), lock.owner, blockers):
             raise Deadlock
@@ -81,7 +89,8 @@ class LockWaits:
             raise
 
     def cancel(self, session: str, seq: int) -> None:
-        """The request does not wait any longer, if it still does."""
+        """A request that is under way does not wait any longer; or not at all, where it has not begun to."""
+        self._given_up.add((session, seq))
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if waiter.seq == seq and waiter.lock.owner.session == session and not waiter.granted.done():

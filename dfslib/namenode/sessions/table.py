@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from dfslib.errors import Stale
@@ -19,7 +20,7 @@ from dfslib.model import BlockId, InodeId
 from dfslib.namenode.blocks.moving import MOVING
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Writes, prefix_end
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn, Writes, prefix_end
 from dfslib.namenode.namespace import keys
 from dfslib.namenode.sessions.connection import Connection
 from dfslib.namenode.sessions.lock_waits import LockWaits
@@ -45,6 +46,8 @@ class Sessions:
         self.grace_s = grace_s
         self._monotonic = monotonic
         self._sessions: dict[str, Session] = {}
+        self._broken_off: list[str] = []
+        """Sessions of mounts that went away before they heard that it had begun."""
         self._opens: Counter[InodeId] = Counter()
         self._nodes: list[Node] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -73,7 +76,11 @@ class Sessions:
     async def begin(self, name: str) -> Session:
         self.load()
         session = Session(uuid.uuid4().hex, name[:_NAME_MAX], self._monotonic())
-        await self._engine.transact(lambda txn: txn.put(keys.session(session.id), session.name.encode()))
+        try:
+            await self._engine.transact(lambda txn: txn.put(keys.session(session.id), session.name.encode()))
+        except BaseException:
+            self._broken_off.append(session.id)  # it may be in the metadata all the same
+            raise
         self._sessions[session.id] = session
         log.info(event("session began", session=session.id, mount=session.name))
         return session
@@ -103,19 +110,22 @@ class Sessions:
             session.directories.clear()
 
     async def end(self, session: Session) -> None:
+        """At once it can be taken up no more, so that nothing is added to what it holds; what that is is given to
+        others behind whatever it has asked for."""
         if self._sessions.get(session.id) is not session:
             return
-        await self._engine.transact(lambda txn: txn.delete(keys.session(session.id)))
-        if self._sessions.pop(session.id, None) is None:
-            return
+        del self._sessions[session.id]
         for task in session.running.values():
             if task is not asyncio.current_task():
                 task.cancel()
-        for ino in list(session.opens):
-            self.closed(session, ino, session.opens[ino])
-        for block in list(session.blocks):
-            self.drop_block(session, block, used=False)
-        self.locks.drop_session(session.id)
+        try:
+            await self._engine.transact(partial(_forget, session.id))
+        finally:
+            for ino in list(session.opens):
+                self.closed(session, ino, session.opens[ino])
+            for block in list(session.blocks):
+                self.drop_block(session, block, used=False)
+            self.locks.drop_session(session.id)
         log.info(event("session ended", session=session.id, mount=session.name))
 
     async def run_once(self) -> None:
@@ -125,6 +135,9 @@ class Sessions:
         for session in self.all():
             if session.gone_s is not None and now - session.gone_s > self.grace_s:
                 await self.end(session)
+        for session_id in list(self._broken_off):
+            await self._engine.transact(partial(_forget, session_id))
+            self._broken_off.remove(session_id)
         if self._waiting_for_old and not any(session.known_before for session in self._sessions.values()):
             self._old_are_settled()
         if (nodes := self.nodes()) != self._nodes:
@@ -191,6 +204,10 @@ class Sessions:
                     log.exception(event("a mount is not told of a change", session=session.id, action="cut off"))
                     if session.connection is not None:
                         session.connection.cut_off(b"not told of a change")
+
+
+def _forget(session_id: str, txn: Txn) -> None:
+    txn.delete(keys.session(session_id))
 
 
 def _read_sessions(txn: ReadTxn) -> list[tuple[str, str]]:

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
 
 import pytest
+from aiohttp import WSMessage, WSMsgType
+from msgspec.structs import replace
 
-from dfslib.model import ROOT, BlockId, FileType
+from dfslib.errors import Stale, WouldBlock
+from dfslib.model import ROOT, BlockId, FileType, InodeId
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
+from dfslib.namenode.metadata.engine import prefix_end
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
+from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.create import NewInode, create, make_root
+from dfslib.namenode.sessions.app import SessionRoutes
 from dfslib.namenode.sessions.connection import Connection
 from dfslib.namenode.sessions.table import Sessions
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.stamps import Stamps
 from dfslib.runtime.tasks import Tasks
+from dfslib.wire import session as wire
 from tests.deadline import DEADLINE_S
-from tests.interleaving import memory_engine
+from tests.interleaving import chance, memory_engine, run
+
+FILE = NewInode(type=FileType.FILE, mode=0o644)
+LOCK = wire.SetLock(InodeId(5), 1, 1, 0, 100)
 
 
 class FakeSocket:
@@ -57,7 +70,7 @@ def table(engine: MemoryEngine) -> Sessions:
 def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run() -> None:
+    async def scenario() -> None:
         engine = memory_engine()
         await engine.transact(lambda txn: make_root(txn, 1))
         sessions = table(engine)
@@ -81,5 +94,133 @@ def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
         assert [len(socket.frames) for socket in sockets] == [1, 0, 1]
         assert [socket.reason for socket in sockets] == [b"", b"not told of a change", b""]
 
-    asyncio.run(run())
+    run(scenario())
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_session_that_ends_is_taken_up_by_nobody_though_its_end_is_still_on_its_way() -> None:
+    """Else a mount that comes back in that moment goes on with a session of which the table knows nothing: nobody tells
+    it of changes, and what it opens and locks stays so for good."""
+
+    async def scenario() -> None:
+        engine = memory_engine()
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        session = await sessions.begin("mount")
+        sessions.opened(session, ROOT)
+        ending = asyncio.create_task(sessions.end(session))
+        await asyncio.sleep(0)
+        while not ending.done():
+            with pytest.raises(Stale):
+                sessions.resume(session.id)
+            await asyncio.sleep(0)
+        assert ROOT not in sessions
+        assert sessions.all() == []
+        assert engine.read(lambda txn: list(txn.scan(keys.SESSIONS, prefix_end(keys.SESSIONS)))) == []
+
+    run(scenario())
+
+
+def test_what_a_session_held_is_given_to_others_behind_what_it_asked_for() -> None:
+    async def scenario() -> None:
+        engine = memory_engine()
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        first, second = await sessions.begin("first"), await sessions.begin("second")
+        await sessions.locks.acquire(first.id, 1, LOCK)
+        waiting = asyncio.create_task(sessions.locks.acquire(second.id, 1, replace(LOCK, wait=True)))
+
+        async def write() -> None:
+            await engine.transact(lambda txn: create(txn, ROOT, b"f", FILE, 1))
+
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        first.running[2] = writing
+        await sessions.end(first)
+        await waiting
+        await asyncio.gather(writing, return_exceptions=True)
+        seen = engine.read(lambda txn: records.get_dentry(txn, ROOT, b"f"))
+        for _ in range(5):
+            await engine.transact(lambda txn: None)
+            assert engine.read(lambda txn: records.get_dentry(txn, ROOT, b"f")) == seen
+
+    run(scenario())
+
+
+def test_a_mount_that_goes_away_while_its_session_begins_leaves_nothing() -> None:
+    async def scenario(random: Random) -> None:
+        engine = MemoryEngine(random)
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        beginning = asyncio.create_task(sessions.begin("mount"))
+        for _ in range(random.randrange(1, 8)):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        await sessions.run_once()
+        known = engine.read(lambda txn: len(list(txn.scan(keys.SESSIONS, prefix_end(keys.SESSIONS)))))
+        assert known == len(sessions.all())
+
+    random = chance()
+    for _ in range(50):
+        run(scenario(random))
+
+
+def test_a_lock_is_not_waited_for_where_that_was_taken_back_before_it_began() -> None:
+    """Both frames may come at once, and the second one needs no task."""
+
+    async def scenario() -> None:
+        sessions = table(memory_engine())
+        sessions.load()
+        locks = sessions.locks
+        await locks.acquire("one", 1, LOCK)
+        waiting = asyncio.create_task(locks.acquire("two", 7, replace(LOCK, wait=True)))
+        locks.cancel("two", 7)
+        with pytest.raises(WouldBlock):
+            await waiting
+        again = asyncio.create_task(locks.acquire("two", 8, replace(LOCK, wait=True)))
+        await asyncio.sleep(0)
+        await locks.acquire("one", 2, replace(LOCK, kind=2))
+        await again
+
+    run(scenario())
+
+
+def test_what_comes_on_a_connection_that_another_one_has_replaced_is_not_done() -> None:
+    """A mount that has come back sends it again; done a second time it may close what was opened since."""
+
+    class Frames(FakeSocket):
+        def __init__(self, *operations: wire.Operation) -> None:
+            super().__init__()
+            self._frames = [wire.encode(wire.Request(seq, one)) for seq, one in enumerate(operations, 1)]
+            self.after: Callable[[], None] = lambda: None
+
+        async def receive(self) -> WSMessage:
+            if not self._frames:
+                return WSMessage(WSMsgType.CLOSED, None, None)
+            frame = self._frames.pop(0)
+            self.after()
+            return WSMessage(WSMsgType.BINARY, frame, None)
+
+    class Operations:
+        def __init__(self) -> None:
+            self.done: list[wire.Operation] = []
+
+        def look(self, session: object, operation: wire.Operation) -> wire.Result:
+            self.done.append(operation)
+            return wire.Done()
+
+    async def scenario(replaced: bool) -> list[wire.Operation]:
+        sessions, operations = table(memory_engine()), Operations()
+        session = await sessions.begin("mount")
+        old = Frames(wire.Close(InodeId(5)), wire.Close(InodeId(6)))
+        routes: Any = SessionRoutes(sessions, operations, None, Tasks())  # type: ignore[arg-type]
+        connection = Connection(old)
+        sessions.connected(session, connection)
+        if replaced:
+            old.after = lambda: sessions.connected(session, Connection(FakeSocket()))
+        await routes._serve(session, old, connection)
+        return operations.done
+
+    assert run(scenario(False)) == [wire.Close(InodeId(5)), wire.Close(InodeId(6))]
+    assert run(scenario(True)) == []
