@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -29,7 +29,7 @@ from dfslib.errors import DfsError, ForeignVolume, UnknownNode
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
 from dfslib.wire.features import VERSION, Role, named
-from dfslib.wire.messages import HeartbeatAnswer, HeartbeatRequest, JoinRequest, ReportRequest
+from dfslib.wire.messages import CopyOrder, HeartbeatAnswer, HeartbeatRequest, JoinRequest, ReportRequest
 
 log = logging.getLogger("dfs.registration")
 
@@ -89,6 +89,7 @@ class Registration:
         """Why the namenode is waited for, as it was told: it may refuse after it did not answer."""
         self._report_wanted = False
         self._to_delete: list[int] = []
+        """Ordered, and not done yet: only as long as the namenode has not been told that they are here after all."""
         self.registered = False
         """True from the first complete report on; blocks are served also while the namenode is away."""
         self.ready = False
@@ -158,6 +159,7 @@ class Registration:
 
     async def _report(self) -> None:
         self._report_wanted = False
+        self._to_delete.clear()  # they are told as here, and are ordered again if that is still wanted
         # Of what was lost before the listing is made, none is in it, unless it has been made good. What is lost later
         # may be in it, and is still to be told.
         losses = self._losses.untold()
@@ -192,12 +194,18 @@ class Registration:
         self.ready = self.ready or answer.whole
         self._replication.told(outcomes)
         self._losses.told(losses)
-        self._replication.order(answer.copy)
+        self._order_copies(answer.copy)
         await self._delete(answer.delete)
         if self._report_wanted or answer.report:
             await self._report()
         if not answer.delete and not answer.copy and not self._to_delete:
             await asyncio.sleep(max(0.0, _BEAT_MIN_S - (loop.time() - began)))
+
+    def _order_copies(self, orders: Sequence[CopyOrder]) -> None:
+        """What is to be here is not deleted for an older order, which may wait for its turn."""
+        wanted = {order.block for order in orders}
+        self._to_delete = [block for block in self._to_delete if block not in wanted]
+        self._replication.order(orders)
 
     def _heartbeat(
         self, outcomes: Outcomes = NO_OUTCOMES, losses: Iterable[BlockId] = (), *, leaving: bool = False

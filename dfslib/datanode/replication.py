@@ -98,6 +98,7 @@ class Replication:
 
     def _is_here(self, block: BlockId) -> bool:
         """Whether the block is here, durably, and good in every byte; a bad one is put into quarantine on the way."""
+        self._store.keep(block)  # a deletion that waits for readers is older than this order
         try:
             with self._store.opened(block) as opened:
                 opened.check(0, opened.size)

@@ -209,7 +209,7 @@ class BlockStore:
                 if block in self._doomed:
                     free.append(block)
         for block in free:
-            self.delete(block)
+            self._delete(block, only_doomed=True)
 
     def _close_oldest(self) -> None:
         """Under `_tables`."""
@@ -233,9 +233,15 @@ class BlockStore:
 
         Not synced: a name that comes back after a power cut is reported, and deleted again.
         """
+        return self._delete(block, only_doomed=False)
+
+    def _delete(self, block: BlockId, *, only_doomed: bool) -> bool:
+        """`only_doomed`: not where that was taken back meanwhile, or somebody is served it again."""
         with self._names:
             path = self.path(block)
             with self._tables:
+                if only_doomed and (block not in self._doomed or self._pins[block]):
+                    return False
                 for intent in self._intents.get(block, ()):
                     intent.cancelled = True
                 if self._pins[block] and path.exists():
@@ -431,7 +437,8 @@ class BlockStore:
         return 0 if disk.f_flag & os.ST_RDONLY else disk.f_bavail * disk.f_frsize - self._reserved
 
     def start_listing(self) -> Listing:
-        """All blocks, sorted; those that come until `end_listing` are in its later pages too."""
+        """All blocks but those that are going to be deleted, sorted; those that come until `end_listing` are in its
+        later pages too."""
         listing = Listing()
         with self._tables:
             self._listings.append(listing)
@@ -439,7 +446,9 @@ class BlockStore:
             found = array("Q")
             for number in range(DIRECTORIES):
                 found.extend(self.compare(number))
-            listing.found = array("Q", sorted(found))
+            with self._tables:
+                doomed = set(self._doomed)
+            listing.found = array("Q", sorted(block for block in found if block not in doomed))
         except BaseException:
             self.end_listing(listing)
             raise

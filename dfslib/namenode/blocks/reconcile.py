@@ -1,14 +1,14 @@
-"""A datanode's report against the metadata, both in the order of block ids."""
+"""What a datanode has against the metadata: its report, both in the order of block ids, and what it may delete."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from dfslib.model import BlockId, NodeId
 from dfslib.namenode.blocks.in_flight import InFlight
-from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.namespace import keys, records
 
 
@@ -31,3 +31,11 @@ def reconcile(
             nodes = tuple(other for other in record.nodes if other != node)
             records.put_block(txn, block, replace(record, nodes=nodes))
     return sorted(block for block in held if BlockId(block) not in in_flight)
+
+
+def deletable(txn: ReadTxn, node: NodeId, blocks: Iterable[BlockId]) -> list[BlockId]:
+    """Those of the blocks that nobody counts on `node` to have. To be asked in the step in which it is told to delete
+    them: since the order was given, it may have been entered as a holder again."""
+    return [
+        block for block in blocks if (record := records.find_block(txn, block)) is None or node not in record.nodes
+    ]

@@ -47,19 +47,18 @@ class Finder:
         for the next round."""
         total = 0
         later: dict[BlockId, set[NodeId]] = {}
-        while self._waiting:
-            batch = [self._waiting.popitem() for _ in range(min(_BATCH, len(self._waiting)))]
-            described: list[FoundBlock] = []
-            for block, nodes in batch:
-                if (found := await self._describe(block, nodes)) is not None:
-                    described.append(found)
-                else:
-                    later[block] = nodes
-            adopted = await self._engine.transact(partial(_adopt_all, described, self._wall_ns()))
-            total += adopted
-        for block, nodes in later.items():
-            self.found([block], next(iter(nodes)))
-            self._waiting[block] |= nodes
+        try:
+            while self._waiting:
+                batch = [self._waiting.popitem() for _ in range(min(_BATCH, len(self._waiting)))]
+                for block, nodes in batch:
+                    later.setdefault(block, set()).update(nodes)
+                described = [found for one in batch if (found := await self._describe(*one)) is not None]
+                total += await self._engine.transact(partial(_adopt_all, described, self._wall_ns()))
+                for found in described:
+                    del later[found.ref.block]
+        finally:  # also where a transaction fails: nobody tells of them a second time before they may be deleted
+            for block, nodes in later.items():
+                self._waiting.setdefault(block, set()).update(nodes)
         if total:
             log.warning(event("blocks that the restored metadata lacks are in /lost+found", blocks=total))
         return total

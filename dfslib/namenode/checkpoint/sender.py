@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class Sender:
         self._chain: Chain | None = None
         self._held: dict[NodeId, set[FileName]] = {}
         """What datanodes are known to have; those that are missing here are asked."""
+        self._joins: Counter[NodeId] = Counter()
         self._running: dict[tuple[NodeId, bool], asyncio.Task[None]] = {}
         self._failing: set[NodeId] = set()
         self.failures = 0
@@ -55,6 +57,7 @@ class Sender:
 
     def joined(self, node: NodeId) -> None:
         """What it has is not known any more."""
+        self._joins[node] += 1
         self._held.pop(node, None)
 
     def knows(self, node: NodeId) -> bool:
@@ -119,8 +122,11 @@ class Sender:
 
     async def _list(self, node: Datanode) -> None:
         assert self._session is not None
-        async with asyncio.timeout(_LIST_S):
-            files = await list_files(self._session, node.url)
+        joins = None
+        while joins != self._joins[node.id]:  # what was asked before it joined anew may be out of date
+            joins = self._joins[node.id]
+            async with asyncio.timeout(_LIST_S):
+                files = await list_files(self._session, node.url)
         self._held[node.id] = {name for file in files if (name := parse_name(file.name)) is not None}
 
     async def _bring_journals(self, node: Datanode) -> None:

@@ -13,7 +13,7 @@ from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
 from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.in_flight import InFlight
-from dfslib.namenode.blocks.reconcile import reconcile
+from dfslib.namenode.blocks.reconcile import deletable, reconcile
 from dfslib.namenode.checkpoint.finding import Finder
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.opening import Joiner
@@ -141,12 +141,12 @@ class ClusterRoutes:
     async def heartbeat(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.HeartbeatRequest)
         node = self._registry.heartbeat(message, self._monotonic(), self._now_ns())
-        await self._repair.outcome(node.id, message.copied, message.failed, message.bad)
-        if message.leaving:
-            log.info(event("datanode leaves", node=node.id, url=node.url))
-            return _json(messages.HeartbeatAnswer([]))
-        beat = node.beat
+        beat = node.beat  # of this one: another may come before it is answered
         try:
+            await self._repair.outcome(node.id, message.copied, message.failed, message.bad)
+            if message.leaving:
+                log.info(event("datanode leaves", node=node.id, url=node.url))
+                return _json(messages.HeartbeatAnswer([]))
             orders = await self._orders.wait(node.id, _HOLD_BUSY_S if self._repair.is_busy(node.id) else _HOLD_S)
         except asyncio.CancelledError:
             if self._registry.lost(node.id, beat):
@@ -154,9 +154,10 @@ class ClusterRoutes:
             raise
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
         report = self._registry.wants_report(node, self._monotonic())
+        delete = self._engine.read(lambda txn: deletable(txn, node.id, orders.delete)) if orders.delete else []
         return _json(
             messages.HeartbeatAnswer(
-                list(orders.delete), orders.copy, report, self._whole_for(node), self._keeper.cluster.level.current
+                list(delete), orders.copy, report, self._whole_for(node), self._keeper.cluster.level.current
             )
         )
 
@@ -188,7 +189,8 @@ class ClusterRoutes:
         if node is None or self._registry.state(node, self._monotonic()) not in (NodeState.DEAD, NodeState.SUSPECT):
             raise InvalidArgument("only a datanode that is gone can be forgotten: stop it first")
         await self._engine.transact(lambda txn: records.delete_node(txn, node_id))
-        self._registry.forget(node_id)
+        if self._registry.get(node_id) is node:  # else it has come anew meanwhile, and has a new record
+            self._registry.forget(node_id)
         self._repair.changed()
         log.info(event("datanode forgotten", node=node_id, url=node.url))
         return _json(self._status.cluster())

@@ -169,8 +169,8 @@ class Registry:
 
     def lost(self, node_id: NodeId, beat: int) -> bool:
         """The connection of the heartbeat counted `beat` broke: suspect at once, unless it was heard since."""
-        node = self._nodes[node_id]
-        if node.beat != beat:
+        node = self._nodes.get(node_id)
+        if node is None or node.beat != beat:
             return False
         node.lost = True
         return True

@@ -247,6 +247,37 @@ def test_written_again_before_its_deletion_it_stays(volume_root: Path) -> None:
     assert read(store, 5) == DATA
 
 
+def test_a_deletion_that_is_taken_back_in_the_last_moment_is_not_done(
+    volume_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its last reader has gone, and before its name does."""
+    store = new_store(volume_root, 0)
+    store_block(store, 5, DATA)
+    delete = store._delete
+
+    def late(block: BlockId, *, only_doomed: bool) -> bool:
+        if only_doomed:
+            store.keep(block)
+        return delete(block, only_doomed=only_doomed)
+
+    monkeypatch.setattr(store, "_delete", late)
+    with store.pinned({BlockId(5)}):
+        store.delete(BlockId(5))
+    assert read(store, 5) == DATA
+
+
+def test_what_is_going_to_be_deleted_is_not_listed(volume_root: Path) -> None:
+    """Who is told of it would count on it."""
+    store = new_store(volume_root, 0)
+    for block in (5, 6):
+        store_block(store, block, DATA)
+    with store.pinned({BlockId(5)}):
+        store.delete(BlockId(5))
+        assert ids(store) == [6]
+        store.keep(BlockId(5))
+        assert ids(store) == [5, 6]
+
+
 def test_quarantine_spares_the_good_copy_that_took_the_place(volume_root: Path) -> None:
     store = new_store(volume_root, 0)
     store_block(store, 5, DATA)

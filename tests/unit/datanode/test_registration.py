@@ -17,6 +17,7 @@ from dfslib.datanode.node import Settings, advertised_url
 from dfslib.errors import ForeignVolume, Unavailable, UnknownNode
 from dfslib.model import BlockId
 from dfslib.wire import routes
+from dfslib.wire.messages import CopyOrder
 from dfslib.wire.positions import Position
 from tests.unit.datanode.fake_cluster import Cluster, block_file_bytes, cluster, datanode_env, listening
 
@@ -114,6 +115,53 @@ def test_pages_and_what_is_to_be_deleted(tmp_path: Path, monkeypatch: pytest.Mon
             assert pages == [(0, [1, 2, 3], False), (3, [4, 5, 6], False), (6, [7], True)]
 
     asyncio.run(main())
+
+
+def test_a_deletion_that_waits_is_not_done_after_the_block_was_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namenode counts on what it is told: it orders the deletion again, if that is still wanted."""
+
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            await c.put(1, b"x")
+            async with running(c.nodes[0]):
+                monkeypatch.setattr(registration, "_DELETE_S", 0.0)
+                c.namenode.delete_in_heartbeat = [1]
+                await c.namenode.until(lambda: c.namenode.heartbeats and not c.namenode.delete_in_heartbeat)
+                c.namenode.heartbeat_errors = [UnknownNode()]
+                await c.namenode.until(lambda: len(c.namenode.reports) == 2)
+                assert c.namenode.reports[-1].blocks == [1]
+                monkeypatch.setattr(registration, "_DELETE_S", 1.0)
+                await beats(c, 3)
+                assert c.path(1).exists()
+
+    asyncio.run(main())
+
+
+def test_a_deletion_that_waits_is_not_done_after_a_copy_was_ordered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            await c.put(1, b"x")
+            async with running(c.nodes[0]):
+                monkeypatch.setattr(registration, "_DELETE_S", 0.0)
+                c.namenode.delete_in_heartbeat = [1]
+                await c.namenode.until(lambda: c.namenode.heartbeats and not c.namenode.delete_in_heartbeat)
+                c.namenode.copy_in_heartbeat = [CopyOrder(1, 1, [])]
+                await c.namenode.until(lambda: any(beat.copied == [1] for beat in c.namenode.heartbeats))
+                monkeypatch.setattr(registration, "_DELETE_S", 1.0)
+                await beats(c, 3)
+                assert c.path(1).exists()
+
+    asyncio.run(main())
+
+
+async def beats(c: Cluster, count: int) -> None:
+    """Wait for so many more heartbeats."""
+    seen = len(c.namenode.heartbeats)
+    await c.namenode.until(lambda: len(c.namenode.heartbeats) >= seen + count)
 
 
 def test_unknown_means_join_again(tmp_path: Path) -> None:

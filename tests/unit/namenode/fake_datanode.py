@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -24,6 +24,8 @@ class FakeDatanode:
         """Until it is set, requests hang."""
         self.works.set()
         self.refuses = False
+        self.before_answer: Callable[[], object] | None = None
+        """Called once, between the next list of the files and its answer."""
         self.hanging = 0
 
     @asynccontextmanager
@@ -53,6 +55,9 @@ class FakeDatanode:
         if (refusal := await self._pass()) is not None:
             return refusal
         files = [MetadataFileBody(name, len(data), f"{crc32c(data):08x}") for name, data in sorted(self.files.items())]
+        before_answer, self.before_answer = self.before_answer, None
+        if before_answer is not None:
+            before_answer()
         return web.Response(body=messages.encode(MetadataListBody(files)))
 
     async def _one(self, request: web.Request) -> web.Response:

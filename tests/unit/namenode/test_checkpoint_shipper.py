@@ -220,6 +220,27 @@ def test_one_that_refuses_and_one_that_joins_late_are_brought_everything(tmp_pat
     run(tmp_path, 2, scenario)
 
 
+def test_what_one_that_joins_anew_had_before_is_not_believed(tmp_path: Path) -> None:
+    """It was listed before it joined, and the answer comes after."""
+
+    async def scenario(made: Shipped) -> None:
+        node = made.nodes[0]
+        await made.commit(a="0")
+        await made.shipper.run_once()
+        assert made.reach(node) == made.number()
+
+        def lose_everything() -> None:
+            node.files.clear()
+            made.join(node)
+
+        made.join(node)
+        node.before_answer = lose_everything
+        await made.until(lambda: made.shipper.complete() == 1, "it is brought everything anew")
+        assert made.reach(node) == made.number()
+
+    run(tmp_path, 1, scenario)
+
+
 def test_journals_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 2)
 
