@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class DfsError(Exception):
@@ -31,6 +31,10 @@ class DfsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
+
+    def again(self) -> Self:
+        """The same error, to be raised to one more of those whom it concerns: an exception grows with each raise."""
+        return type(self)(self.message, self.path)
 
     def as_os_error(self) -> OSError:
         """The error Python raises for the same failure on a local file."""
@@ -173,6 +177,12 @@ class Unavailable(DfsError):
     """The peer is not reachable, starting or stopping."""
 
     code, errno, http_status, retryable = "EUNAVAILABLE", _errno.EIO, 503, True
+
+
+class SessionLost(Unavailable):
+    """A mount's session ended while a request was under way: whether that was done is not known."""
+
+    code = "ESESSIONLOST"
 
 
 class UnknownNode(DfsError):

@@ -37,7 +37,7 @@ class Allocation:
             raise NotSupported("only holes, zeros and growth")
         if mode == _KEEP_SIZE:
             return
-        await self._files.flush(number)
+        await self._files.before_changing(file.ino, number)
         if mode & (_PUNCH_HOLE | _ZERO_RANGE):
             await self._change(wire.Punch(file.ino, offset, offset + length))
         if not mode & _KEEP_SIZE:
@@ -96,15 +96,15 @@ class Allocation:
         """No byte moves: the two files share the blocks from then on."""
         if min(source_offset, target_offset, length) < 0:
             raise InvalidArgument("an offset or length is not negative")
-        await self._files.flush(source)
-        await self._files.flush(target)
         origin = self._files.get(source).file
+        ino = self._files.get(target).file.ino
+        await self._files.before_changing(origin.ino, source)
+        await self._files.before_changing(ino, target)
         await self._files.refresh(origin)
         length = min(length, origin.attr.size - source_offset)
         if length <= 0:
             return 0
         if target_offset + length > FILE_SIZE_MAX:
             raise FileTooLarge
-        ino = self._files.get(target).file.ino
         await self._change(wire.CopyRange(origin.ino, source_offset, ino, target_offset, length))
         return length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from dfslib.errors import DfsError
 from dfslib.model import BlockId, Extent
 from dfslib.mount.filesystem import Buffer
 from dfslib.mount.overlay import Overlay
@@ -24,8 +25,8 @@ class Batch:
         self.kill_privileges = False
         self.sync = False
         """Somebody waits for it to be on the datanodes' disks."""
-        self.committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when it is, or when it is lost."""
+        self.outcome: asyncio.Future[DfsError | None] = asyncio.get_running_loop().create_future()
+        """None when it is committed, or what it was lost by."""
 
     @property
     def size_bytes(self) -> int:

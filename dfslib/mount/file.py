@@ -8,21 +8,25 @@ from dfslib.mount.layout import Layouts
 
 
 class OpenFile:
-    """What one open(2) made. `error`: what became of writes that had been taken, told once."""
+    """What one open(2) made. `error`: what became of writes that had been taken, told once. `wrote`: whether some of
+    them came through this."""
 
     def __init__(self, file: File, *, append: bool) -> None:
         self.file = file
         self.append = append
         self.error: DfsError | None = None
+        self.wrote = False
         self.read_from = False
         self.next_offset = 0
         self.window = 0
         """Bytes to read ahead; grows while it is read in order."""
 
-    def raise_error(self) -> None:
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+    def raise_error(self, waited_for: DfsError | None = None) -> None:
+        """Raise what is to be told, and has been told then; else what was lost while the caller waited for it, which
+        another call through this handle may have been told."""
+        error, self.error = self.error or waited_for, None
+        if error is not None:
+            raise error.again()
 
 
 class File:
@@ -36,15 +40,43 @@ class File:
         self.layouts = Layouts()
         self.handles: set[OpenFile] = set()
         self.opens = 0
-        self.unsynced = True
-        """Something of it may be in the datanodes' memory only."""
+        self._unsynced = 1
+        self._synced = 0
+        self.losses = 0
+        """How often something that had been taken was lost."""
+        self.last_loss: DfsError | None = None
 
     def learn(self, attr: Attr, *, fresh: bool) -> None:
         """`fresh` False: others have changed it while the answer was on its way."""
         self.attr = attr
         self.fresh = fresh
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether something of it may be in the datanodes' memory only."""
+        return self._synced < self._unsynced
+
+    def committed_unsynced(self) -> None:
+        self._unsynced += 1
+
+    def begin_sync(self) -> int:
+        """What `synced` is to be told when all that is committed now is on disks."""
+        return self._unsynced
+
+    def synced(self, begun: int) -> None:
+        self._synced = max(self._synced, begun)
+
     def fail(self, error: DfsError) -> None:
-        """Something that had been taken is lost: everybody who has the file open is to hear of it."""
+        """Something that had been taken is lost: everybody who has the file open is to hear of it. What the namenode
+        has is all there is."""
+        self.losses += 1
+        self.last_loss = error
+        self.fresh = False
+        self.layouts.forget()
         for handle in self.handles:
             handle.error = error
+
+    @property
+    def untold(self) -> DfsError | None:
+        """What was lost, as long as somebody who wrote has not heard of it."""
+        return next((handle.error for handle in self.handles if handle.wrote and handle.error is not None), None)

@@ -83,7 +83,7 @@ class OpenFiles:
             raise Stale  # the name has become something that is opened in another way
         file, _, number = self._opened(answer, mark, flags)
         if answer.created:
-            file.unsynced = False
+            file.synced(file.begin_sync())
         elif flags & os.O_TRUNC:
             await self._cut_to_nothing(file, number, kill_privileges)
         return self.present(file.attr), number, answer.directories
@@ -110,8 +110,7 @@ class OpenFiles:
         is still to write of it. Where it fails, the file is not open."""
         cut = False
         try:
-            if (writer := self._writers.get(file.ino)) is not None:
-                await writer.discard()
+            await self.written(file.ino)  # or lost, and no loss
             mark = self._invalidations.now()
             answer = await self._session.call(wire.SetAttr(file.ino, size=0, kill_privileges=kill_privileges))
             assert isinstance(answer, wire.Attributes)
@@ -329,12 +328,22 @@ class OpenFiles:
         self, caller: Caller, number: Handle, offset: int, data: Buffer, *, kill_privileges: bool
     ) -> int:
         handle = self.get(number)
-        handle.raise_error()
+        by_kernel = caller.pid == 0
+        if handle.error is not None:
+            if by_kernel:  # it notes that for whoever mapped the page; the handle's own program is to hear it, too
+                raise handle.error.again()
+            handle.raise_error()
         if offset < 0:
             raise InvalidArgument("an offset is not negative")
-        append = handle.append and caller.pid != 0  # the kernel itself writes pages back where they belong
+        handle.wrote = True
+        append = handle.append and not by_kernel  # it writes pages back where they belong
         await self._writer(handle.file).write(
-            offset, data, self._clock.wall_ns(), append=append, kill_privileges=kill_privileges
+            None if by_kernel else handle,
+            offset,
+            data,
+            self._clock.wall_ns(),
+            append=append,
+            kill_privileges=kill_privileges,
         )
         return len(data)
 
@@ -346,23 +355,35 @@ class OpenFiles:
         return writer
 
     async def flush(self, number: Handle) -> None:
+        """A descriptor is closed."""
         handle = self.get(number)
-        await self.flush_inode(handle.file.ino)
-        handle.raise_error()
+        lost = await self.written(handle.file.ino)
+        if handle.wrote:
+            handle.raise_error(lost)
 
     async def fsync(self, number: Handle) -> None:
         handle = self.get(number)
-        await self._writer(handle.file).flush(sync=True)
-        handle.raise_error()
+        handle.raise_error(await self._writer(handle.file).flush(sync=True))
 
-    async def flush_inode(self, ino: InodeId) -> None:
-        """What was written of it is committed. Raises Unavailable in an outage; losses are the handles' to tell."""
-        if (writer := self._writers.get(ino)) is not None:
-            await writer.flush()
+    async def written(self, ino: InodeId) -> DfsError | None:
+        """What was written of it up to now is committed, or lost: what it was lost by. Raises Unavailable in an
+        outage."""
+        writer = self._writers.get(ino)
+        return None if writer is None else await writer.flush()
 
-    async def before_truncation(self, ino: InodeId, size: int) -> None:
-        if (writer := self._writers.get(ino)) is not None:
-            await (writer.flush() if size else writer.discard())
+    @property
+    def settled(self) -> bool:
+        """Whether all that was written is committed, and whoever lost something knows it."""
+        return all(writer.idle and writer.file.untold is None for writer in self._writers.values())
+
+    async def before_changing(self, ino: InodeId, number: Handle | None) -> None:
+        """What was written of it is committed. Raises Unavailable in an outage, and what it was lost by, as long as who
+        wrote it has not been told: what comes behind what is lost would make something of it that nobody wrote."""
+        lost = await self.written(ino)
+        if number is not None:
+            self.get(number).raise_error(lost)
+        elif (file := self._files.get(ino)) is not None and (lost := lost or file.untold) is not None:
+            raise lost.again()
 
     # --------------------------------------------------------------------------------------------- all files
 
@@ -375,7 +396,7 @@ class OpenFiles:
         """How many files could not be written in time."""
         writers = list(self._writers.values())
         results = await asyncio.gather(*(writer.flush() for writer in writers), return_exceptions=True)
-        return sum(isinstance(result, BaseException) for result in results)
+        return sum(result is not None for result in results)
 
     async def close(self) -> None:
         for writer in list(self._writers.values()):

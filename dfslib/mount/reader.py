@@ -216,7 +216,7 @@ async def _slice(piece: Piece, start: int, end: int) -> memoryview:
     if piece.data is None:
         await piece.arrival()
         if (error := piece.error) is not None:
-            raise error if not isinstance(error, DfsError) else type(error)(error.message, error.path)
+            raise error if not isinstance(error, DfsError) else error.again()
     return piece.part(start, end)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 import msgspec
 
-from dfslib.errors import DfsError, InvalidArgument, Stale, Unavailable, from_code
+from dfslib.errors import DfsError, InvalidArgument, SessionLost, Stale, Unavailable, from_code
 from dfslib.runtime.logs import event
 from dfslib.wire import routes
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, VERSION, Role, named
@@ -312,7 +312,7 @@ class Session:
         """Their numbers meant something in a session that is gone: whether they were done is not known."""
         for pending in self._pending.values():
             if pending.sent and not pending.answer.done():
-                pending.answer.set_exception(Unavailable("the session was lost while this was under way"))
+                pending.answer.set_exception(SessionLost("the session was lost while this was under way"))
 
 
 def _decode(message: aiohttp.WSMessage) -> FromNamenode:

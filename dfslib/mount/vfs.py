@@ -245,10 +245,12 @@ class VFS:
         now_ns = self._clock.wall_ns()
         atime_ns = now_ns if update.now_atime else update.atime_ns
         mtime_ns = now_ns if update.now_mtime else update.mtime_ns
-        if update.size is not None:
-            await self._files.before_truncation(ino, update.size)
-        elif atime_ns is not None or mtime_ns is not None:
-            await self._files.flush_inode(ino)  # else its commit would set the time again
+        if update.size == 0:
+            await self._files.written(ino)  # nothing is too little of what was written to be cut to nothing
+        elif update.size is not None or atime_ns is not None or mtime_ns is not None:
+            await self._files.before_changing(ino, handle)  # a commit behind it would set the time again
+        elif update.mode is not None and update.mode & (stat.S_ISUID | stat.S_ISGID):
+            await self._files.written(ino)  # a commit behind it would clear them again
         if atime_ns is not None:
             self._files.access_is_set(ino)
         self._invalidations.changed(ino)
@@ -314,6 +316,9 @@ class VFS:
         if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE) or flags == _RENAME_NOREPLACE | _RENAME_EXCHANGE:
             raise InvalidArgument("only one of RENAME_NOREPLACE and RENAME_EXCHANGE")
         _check_name(new_name)
+        await self._before_renaming(parent, name)
+        if flags & _RENAME_EXCHANGE:
+            await self._before_renaming(new_parent, new_name)
         await self._change_names(
             wire.Rename(
                 parent, name, new_parent, new_name, bool(flags & _RENAME_NOREPLACE), bool(flags & _RENAME_EXCHANGE)
@@ -321,6 +326,18 @@ class VFS:
             parent,
             new_parent,
         )
+
+    async def _before_renaming(self, parent: InodeId, name: bytes) -> None:
+        """A file has all that was written of it before it takes another name: what is replaced by that is gone. Raises
+        Unavailable in an outage, and what some of it was lost by."""
+        if self._files.settled:
+            return
+        try:
+            found = await self._session.call(wire.Lookup(parent, name))
+        except NotFound:
+            return  # as the renaming says, too
+        assert isinstance(found, wire.Attributes)
+        await self._files.before_changing(found.attr.ino, None)
 
     async def _change_names(self, operation: wire.Operation, *directories: InodeId) -> None:
         mark = self._changing_names(*directories)

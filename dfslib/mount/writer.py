@@ -1,36 +1,33 @@
 """Writing of one open file: collected in memory, sent in large blocks, committed in the order it was written.
 
     current   what is being written to
-    queue     sealed batches: on their way to the datanodes, two at a time, and committed one after the other
+    queue     sealed batches: on their way to the datanodes, and committed one after the other (delivery.py)
 
 What is in either is seen by reads of this mount. A batch is dropped when the namenode has answered its commit. What
 fails for a reason that may pass is tried again for as long as it takes, and whoever waits for it (close, fsync) does
-so up to a time limit. What can never succeed (no space, file too large) is dropped, and everybody who has the file
-open is told at the next write, fsync or close.
+so up to a time limit.
+
+What can never succeed (no space, file too large) is lost, and all that was written behind it with it: what is left of
+the file is a beginning of what was written, never a later part without the one before. Everybody who has the file
+open is told, at the next write, fsync or close; what is written after that goes to the file as it is then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import dropwhile
 from typing import Final, NamedTuple
 
-from dfslib.errors import (
-    BlockGone,
-    ChecksumMismatch,
-    DfsError,
-    FileTooLarge,
-    InputOutput,
-    Unavailable,
-)
-from dfslib.model import FILE_SIZE_MAX, BlockId, BlockRef, Extent, NodeId, parse_block
+from dfslib.errors import DfsError, FileTooLarge, InputOutput, Unavailable
+from dfslib.model import FILE_SIZE_MAX, Extent
 from dfslib.mount.batch import Batch
 from dfslib.mount.budget import Budget
 from dfslib.mount.datanodes import Datanodes
-from dfslib.mount.file import File
+from dfslib.mount.delivery import Delivered, Delivery
+from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import Buffer
 from dfslib.mount.session import Session
 from dfslib.runtime.logs import event
@@ -45,18 +42,15 @@ _BATCH_MAX: Final = 32 << 20
 _PIECES_MAX: Final = 8192
 """Scattered writes in one batch; their extents fit into one frame."""
 _SLICE: Final = 8 << 20
-_UPLOADS: Final = 2
-_RETRY_FIRST_S: Final = 0.1
-_RETRY_MOST_S: Final = 5.0
+_AHEAD: Final = 2
+"""Batches on their way; behind so many, the current one is filled to the full."""
 _SYNC_PATIENCE: Final = 4
 """Time limits that the datanodes may take to sync all that they have in memory."""
-_RETRIES_UNFORESEEN: Final = 5
-"""For errors of which nobody knows whether they pass."""
 
 
 class Outlets(NamedTuple):
-    """What all writers of a mount share. `committed` and `lost` are told after the fact; `moved`: what was appended
-    lies elsewhere than was believed."""
+    """What all writers of a mount share. `committed` is told after the fact; `content_is_off`: the file is other than
+    was believed."""
 
     session: Session
     datanodes: Datanodes
@@ -67,27 +61,19 @@ class Outlets(NamedTuple):
     content_is_off: Callable[[File], None]
 
 
-class _Stored(NamedTuple):
-    """A batch's bytes on datanodes."""
-
-    extents: list[Extent]
-    ref: BlockRef
-
-
 class Writer:
     def __init__(self, file: File, outlets: Outlets) -> None:
-        self._file = file
+        self.file = file
         self._out = outlets
+        self._delivery = Delivery(file.ino, outlets.session, outlets.datanodes)
         self._current: Batch | None = None
         self._queue: deque[Batch] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._uploads = asyncio.Semaphore(_UPLOADS)
-        self._last_error: DfsError | None = None
+        self._tasks: dict[Batch, asyncio.Task[None]] = {}
 
     @property
     def size(self) -> int:
         """Of the file, with what was written here."""
-        return max([self._file.attr.size, *(batch.overlay.end for batch in self._batches())])
+        return max([self.file.attr.size, *(batch.overlay.end for batch in self._batches())])
 
     @property
     def mtime_ns(self) -> int:
@@ -107,7 +93,7 @@ class Writer:
     def appends_elsewhere(self) -> bool:
         """Whether others have changed the file since, so that what was appended here, and is not committed, goes
         elsewhere than was believed."""
-        end = self._file.attr.size
+        end = self.file.attr.size
         for batch in self._batches():
             if batch.append and batch.base != end:
                 return True
@@ -139,19 +125,30 @@ class Writer:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    async def write(self, offset: int, data: Buffer, now_ns: int, *, append: bool, kill_privileges: bool) -> None:
+    async def write(
+        self, handle: OpenFile | None, offset: int, data: Buffer, now_ns: int, *, append: bool, kill_privileges: bool
+    ) -> None:
         """Take bytes; with `append` they go to the end, wherever it is when they are committed.
 
         Raises FileTooLarge, and Unavailable where the buffer stays full; then nothing of a write of up to 8 MiB
-        is taken.
+        is taken. What is lost while this waits for room is raised, and the handle has been told then: these bytes come
+        behind what is lost, too. `handle`: None where the kernel itself writes.
         """
         view = memoryview(data)
+        losses = self.file.losses
         for start in range(0, len(view), _SLICE):
             part = view[start : start + _SLICE] if len(view) > _SLICE else data
             await self._out.budget.take(len(part))
-            if (self.size if append else offset + start) + len(part) > FILE_SIZE_MAX:
+            try:
+                if self.file.losses != losses and (loss := self.file.last_loss) is not None:
+                    if handle is not None:
+                        handle.error = None
+                    raise loss.again()
+                if (self.size if append else offset + start) + len(part) > FILE_SIZE_MAX:
+                    raise FileTooLarge
+            except DfsError:
                 self._out.budget.give(len(part))
-                raise FileTooLarge
+                raise
             self._take(offset + start, part, now_ns, append=append, kill_privileges=kill_privileges)
 
     def _take(self, offset: int, data: Buffer, now_ns: int, *, append: bool, kill_privileges: bool) -> None:
@@ -164,7 +161,7 @@ class Writer:
         position = self.size if append else offset
         batch.overlay.write(position, data)
         if position != offset:
-            self._out.content_is_off(self._file)
+            self._out.content_is_off(self.file)
         self._out.budget.give(len(data) - (batch.size_bytes - before))  # written over: counted once
         batch.mtime_ns = now_ns
         batch.kill_privileges |= kill_privileges
@@ -175,7 +172,7 @@ class Writer:
         if batch is None:
             return
         full = batch.size_bytes >= _BATCH_MAX or len(batch.overlay) >= _PIECES_MAX
-        if full or (batch.size_bytes >= _SEND_FROM and len(self._queue) < _UPLOADS):
+        if full or (batch.size_bytes >= _SEND_FROM and len(self._queue) < _AHEAD):
             self.seal()
 
     def seal(self) -> None:
@@ -184,161 +181,104 @@ class Writer:
         if batch is None:
             return
         self._current = None
-        before = self._queue[-1].committed if self._queue else None
+        before = self._queue[-1].outcome if self._queue else None
         self._queue.append(batch)
-        task = asyncio.create_task(self._deliver(batch, before), name=f"write {self._file.ino}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = asyncio.create_task(self._deliver(batch, before), name=f"write {self.file.ino}")
+        self._tasks[batch] = task
+        task.add_done_callback(lambda _: self._tasks.pop(batch))
 
     def seal_if_older(self, born_before_s: float) -> None:
         if self._current is not None and self._current.born_s < born_before_s:
             self.seal()
 
-    async def discard(self) -> None:
-        """The file is about to be cut to nothing: forget what was not sent, wait for the rest."""
-        if self._current is not None:
-            self._out.budget.give(self._current.size_bytes)
-            self._current = None
-        await self.flush()
-
-    async def flush(self, *, sync: bool = False) -> None:
-        """Return when all that was written up to now is committed or lost. `sync`: and on the datanodes' disks.
+    async def flush(self, *, sync: bool = False) -> DfsError | None:
+        """Return when all that was written up to now is committed or lost; what it was lost by. `sync`: and on the
+        datanodes' disks.
 
         Raises Unavailable where that takes longer than the time limit; it is tried further then.
         """
-        if sync and self._current is not None and not self._queue and not self._file.unsynced:
+        if sync and self._current is not None and not self._queue and not self.file.unsynced:
             self._current.sync = True
         self.seal()
-        waiting = [batch.committed for batch in self._queue]
+        waiting = [batch.outcome for batch in self._queue]
         if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self._out.timeout_s)
+            done, late = await asyncio.wait(waiting, timeout=self._out.timeout_s)
+            if (lost := next((loss for one in done if (loss := one.result()) is not None), None)) is not None:
+                return lost
             if late:
-                reason = self._last_error or Unavailable(f"nothing was answered for {self._out.timeout_s:g} s")
+                reason = self._delivery.last_error or Unavailable(f"nothing was answered for {self._out.timeout_s:g} s")
                 raise Unavailable(f"not written yet: {reason.message}")
-        if sync and self._file.unsynced:
-            self._file.unsynced = False
-            try:
-                # disks may take longer than a namenode may be away
-                async with asyncio.timeout(_SYNC_PATIENCE * self._out.timeout_s):
-                    await self._out.session.call(wire.Sync(self._file.ino), patient=True)
-            except TimeoutError:
-                self._file.unsynced = True
-                raise Unavailable("the datanodes' disks do not answer") from None
-            except BaseException:
-                self._file.unsynced = True
-                raise
+        if sync and self.file.unsynced:
+            await self._sync()
+        return None
+
+    async def _sync(self) -> None:
+        """Raises Unavailable."""
+        begun = self.file.begin_sync()
+        try:
+            # disks may take longer than a namenode may be away
+            async with asyncio.timeout(_SYNC_PATIENCE * self._out.timeout_s):
+                await self._out.session.call(wire.Sync(self.file.ino), patient=True)
+        except TimeoutError:
+            raise Unavailable("the datanodes' disks do not answer") from None
+        self.file.synced(begun)
 
     async def close(self) -> None:
         """Give up what is not written."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._delivery.close()
 
     # ----------------------------------------------------------------------------------------------- sending
 
-    async def _deliver(self, batch: Batch, before: asyncio.Future[None] | None) -> None:
+    async def _deliver(self, batch: Batch, before: asyncio.Future[DfsError | None] | None) -> None:
         try:
-            try:
-                answer, extents, ref = await self._send_until_taken(batch, before)
-            finally:
-                self._queue.remove(batch)
-                self._out.budget.give(batch.size_bytes)
-            self._committed(batch, answer, extents, ref)
+            delivered = await self._delivery.deliver(batch, before)
         except DfsError as error:
-            lost = event("writes lost", inode=self._file.ino, bytes=batch.size_bytes, reason=error)
-            log.error(lost)  # noqa: TRY400
-            self._file.fail(error)
-            self._out.content_is_off(self._file)
-        finally:
-            if not batch.committed.done():
-                batch.committed.set_result(None)
+            self.lose(error, batch)
+            return
+        except Exception as error:
+            log.exception(event("writing failed unexpectedly", inode=self.file.ino))
+            self.lose(InputOutput(f"unforeseen {type(error).__name__}; the mount's log tells more"), batch)
+            return
+        self._queue.remove(batch)
+        self._out.budget.give(batch.size_bytes)
+        self._committed(batch, delivered)
+        batch.outcome.set_result(None)
         self._send_if_full()
 
-    async def _send_until_taken(
-        self, batch: Batch, before: asyncio.Future[None] | None
-    ) -> tuple[wire.Attributes, list[Extent], BlockRef | None]:
-        """Raises what cannot pass."""
-        delay_s, unforeseen = _RETRY_FIRST_S, 0
-        while True:
-            stored: _Stored | None = None
-            try:
-                async with self._uploads:
-                    stored = None if batch.fits_inline else await self._store(batch)
-                if before is not None:
-                    await asyncio.wait([before])
-                return await self._commit(batch, stored)
-            except BlockGone as error:
-                self._last_error = error
-                continue
-            except DfsError as error:
-                if stored is not None and not isinstance(error, Unavailable):
-                    await self._abandon(stored.ref.block)
-                if not error.retryable and not isinstance(error, InputOutput | ChecksumMismatch):
-                    raise
-                unforeseen += not error.retryable
-                if unforeseen > _RETRIES_UNFORESEEN:
-                    raise
-                self._last_error = error
-                log.warning(event("write delayed", inode=self._file.ino, reason=str(error), again_in_s=delay_s))
-            await asyncio.sleep(delay_s)
-            delay_s = min(_RETRY_MOST_S, delay_s * 2)
+    def lose(self, error: DfsError, since: Batch | None = None) -> None:
+        """Give up what is not committed, from one batch on: what came behind it would otherwise be in the file without
+        it. Does nothing where there is nothing."""
+        lost = list(dropwhile(lambda batch: since not in (None, batch), self._batches()))
+        if not lost:
+            return
+        size_bytes = sum(batch.size_bytes for batch in lost)
+        log.error(event("writes lost", inode=self.file.ino, bytes=size_bytes, batches=len(lost), reason=error))
+        self._current = None
+        for batch in lost:
+            if (task := self._tasks.get(batch)) is not None:  # all but the current one
+                self._queue.remove(batch)
+                if batch is not since:
+                    task.cancel()
+            batch.outcome.set_result(error)
+        self.file.fail(error)
+        self._out.content_is_off(self.file)
+        self._out.budget.give(size_bytes)  # last: whoever waits for room is to see that
 
-    async def _store(self, batch: Batch) -> _Stored:
-        """Bring the bytes to the datanodes, as one block. Raises what may pass, and NoSpace."""
-        answer = await self._out.session.call(wire.Allocate(self._file.ino))
-        assert isinstance(answer, wire.Grants)
-        grant = answer.grants[0]
-        try:
-            done = await self._out.datanodes.put(grant, batch.buffers(), sync=batch.sync)
-        except DfsError:
-            await self._abandon(grant.block)
-            raise
-        nodes = tuple(NodeId(node) for node in done.nodes)
-        ref = BlockRef(parse_block(done.block), done.size, int(done.crc32c, 16), nodes)
-        if ref.block != grant.block or ref.size != batch.size_bytes:
-            raise InputOutput(f"a datanode stored {ref.size} bytes of {batch.size_bytes}")
-        return _Stored(list(batch.extents(grant.block)), ref)
-
-    async def _abandon(self, block: BlockId) -> None:
-        """What the namenode does not hear of it abandons itself, when the session ends."""
-        with contextlib.suppress(DfsError):
-            await self._out.session.call(wire.Abandon([block]))
-
-    async def _commit(
-        self, batch: Batch, stored: _Stored | None
-    ) -> tuple[wire.Attributes, list[Extent], BlockRef | None]:
-        """Make the bytes part of the file. It waits for a namenode that is away, so that it is known at the end
-        whether it was done; only a session that is lost meanwhile leaves that open."""
-        ino, append = self._file.ino, batch.append
-        operation: wire.Operation
-        if stored is None:
-            operation = wire.Write(
-                ino, batch.inline_pieces(), append, batch.sync, batch.mtime_ns, batch.kill_privileges
-            )
-        else:
-            operation = wire.Commit(ino, stored.extents, [stored.ref], append, batch.mtime_ns, batch.kill_privileges)
-        try:
-            answer = await self._out.session.call(operation, patient=True)
-        except Unavailable:
-            if append:
-                raise InputOutput("the session was lost, and whether bytes were appended is not known") from None
-            raise
-        assert isinstance(answer, wire.Attributes)
-        return answer, stored.extents if stored else [], stored.ref if stored else None
-
-    def _committed(
-        self, batch: Batch, answer: wire.Attributes, extents: list[Extent], ref: BlockRef | None
-    ) -> None:
-        file = self._file
+    def _committed(self, batch: Batch, delivered: Delivered) -> None:
+        file, answer, stored = self.file, delivered.answer, delivered.stored
         if not batch.sync and not answer.synced:
-            file.unsynced = True
+            file.committed_unsynced()
         self._out.committed(file, answer)
-        if ref is None:
+        if stored is None:
             file.layouts.forget()
         else:
             shift = answer.offset if batch.append else 0
-            placed = [Extent(e.offset + shift, e.length, e.block, e.block_offset) for e in extents]
-            file.layouts.committed(placed, {ref.block: ref.nodes})
+            placed = [Extent(e.offset + shift, e.length, e.block, e.block_offset) for e in stored.extents]
+            file.layouts.committed(placed, {stored.ref.block: stored.ref.nodes})
         if batch.append and answer.offset != batch.base:
             self._move_appends(answer.attr.size)
             self._out.content_is_off(file)

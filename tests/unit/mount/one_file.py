@@ -1,0 +1,98 @@
+"""A namenode and datanodes that know one file, in memory, and fail when they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dfslib.errors import BlockGone, DfsError
+from dfslib.model import Attr, BlockId, Extent, FileType, InodeId, NodeId, format_block
+from dfslib.mount.filesystem import Buffer
+from dfslib.wire import session as wire
+from dfslib.wire.messages import GrantedBody
+
+INO = InodeId(5)
+
+
+class OneFile:
+    """Stands in for a mount's session and for its datanodes.
+
+    `faults`: what goes wrong, by what is asked ("allocate", "put", "commit", "sync"), first come first served; None
+    where that one does not. `steps`: how often others have their turn while each request is under way.
+    """
+
+    def __init__(self, steps: Sequence[int] = (1,)) -> None:
+        self.content = bytearray()
+        self.version = 1
+        self.faults: dict[str, deque[DfsError | None]] = {}
+        self.asked: Counter[str] = Counter()
+        self._steps = itertools.cycle(steps)
+        self._ids = itertools.count(1)
+        self._blocks: dict[BlockId, bytes] = {}
+        self.granted: set[BlockId] = set()
+        """Neither committed nor given up."""
+        self.used: set[BlockId] = set()
+        self.before_commit: Callable[[], None] = lambda: None
+
+    @property
+    def attr(self) -> Attr:
+        return Attr(INO, FileType.FILE, 0o644, size=len(self.content), version=self.version)
+
+    async def _under_way(self, what: str) -> None:
+        for _ in range(next(self._steps)):
+            await asyncio.sleep(0)
+        self.asked[what] += 1
+        faults = self.faults.get(what)
+        fault = faults.popleft() if faults else None
+        if fault is not None:
+            raise fault.again()
+
+    # As mount.session.Session.
+
+    async def call(self, operation: Any, *, patient: bool = False) -> wire.Result:
+        match operation:
+            case wire.Open():
+                return wire.Attributes(self.attr)
+            case wire.Allocate():
+                await self._under_way("allocate")
+                block = BlockId(next(self._ids))
+                self.granted.add(block)
+                return wire.Grants([wire.Grant(block, [wire.Target(NodeId("a"), "http://a")], 1)])
+            case wire.Abandon(blocks):
+                await asyncio.sleep(0)
+                self.granted.difference_update(blocks)
+            case wire.Commit():
+                await self._under_way("commit")
+                if any(ref.block not in self.granted for ref in operation.blocks):
+                    raise BlockGone
+                self.granted.difference_update(ref.block for ref in operation.blocks)
+                self.used.update(ref.block for ref in operation.blocks)
+                return self._lay(operation.append, [(e, self._blocks[e.block]) for e in operation.extents])
+            case wire.Write():
+                await self._under_way("commit")
+                pieces = [(Extent(p.offset, len(p.data), BlockId(0)), p.data) for p in operation.pieces]
+                return self._lay(operation.append, pieces)
+            case wire.Sync():
+                await self._under_way("sync")
+        return wire.Done()
+
+    def _lay(self, append: bool, pieces: list[tuple[Extent, bytes]]) -> wire.Attributes:
+        self.before_commit()
+        shift = len(self.content) if append else 0
+        for extent, data in pieces:
+            start, end = extent.offset + shift, extent.end + shift
+            self.content.extend(bytes(max(0, end - len(self.content))))
+            self.content[start:end] = data[extent.block_offset : extent.block_offset + extent.length]
+        self.version += 1
+        return wire.Attributes(self.attr, offset=shift)
+
+    # As mount.datanodes.Datanodes.
+
+    async def put(self, grant: wire.Grant, pieces: Sequence[Buffer], *, sync: bool) -> GrantedBody:
+        await self._under_way("put")
+        data = b"".join(pieces)
+        self._blocks[grant.block] = data
+        return GrantedBody(format_block(grant.block), len(data), "00000000", ["a"], [], [])
