@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar, cast
 
 import pytest
 
@@ -15,15 +15,17 @@ from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace.create import make_root
 from dfslib.transfer.block_source import BlockDescription
+from dfslib.transfer.peer_session import PeerSession
 from tests.interleaving import chance, run
 
+T = TypeVar("T")
 NODE = NodeId("n")
 
 
 class FullEngine(MemoryEngine):
     full = False
 
-    async def transact(self, fn: Callable[[Txn], Any], by: object = None) -> Any:
+    async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
         if self.full:
             raise NoSpace("the namenode's disk is full")
         return await super().transact(fn, by)
@@ -41,7 +43,7 @@ def test_a_disk_that_is_full_or_a_datanode_that_is_away_only_puts_it_off(monkeyp
         engine = FullEngine(chance())
         await engine.transact(lambda txn: make_root(txn, 1))
         finder = Finder(engine, lambda nodes: ["http://n/"], lambda: 5)
-        finder.use(object())  # type: ignore[arg-type]
+        finder.use(cast(PeerSession, object()))  # `describe` stands in for what is asked with it
         finder.found([1, 2, 3], NODE)
         engine.full = True
         with pytest.raises(NoSpace):

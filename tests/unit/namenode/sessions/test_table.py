@@ -7,10 +7,10 @@ import itertools
 import time
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import cast
 
 import pytest
-from aiohttp import WSMessage, WSMsgType
+from aiohttp import WSMessage, WSMsgType, web
 from msgspec.structs import replace
 
 from dfslib.errors import Stale, WouldBlock
@@ -18,6 +18,7 @@ from dfslib.model import ROOT, BlockId, FileType, InodeId
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.write import BlockWriter
+from dfslib.namenode.checkpoint.cluster import Cluster
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import prefix_end
@@ -26,6 +27,7 @@ from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.create import NewInode, create, make_root
 from dfslib.namenode.sessions.app import SessionRoutes
 from dfslib.namenode.sessions.connection import Connection
+from dfslib.namenode.sessions.operations import Operations
 from dfslib.namenode.sessions.table import Sessions
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.stamps import Stamps
@@ -202,7 +204,7 @@ def test_what_comes_on_a_connection_that_another_one_has_replaced_is_not_done() 
             self.after()
             return WSMessage(WSMsgType.BINARY, frame, None)
 
-    class Operations:
+    class NotingOperations:
         def __init__(self) -> None:
             self.done: list[wire.Operation] = []
 
@@ -211,15 +213,16 @@ def test_what_comes_on_a_connection_that_another_one_has_replaced_is_not_done() 
             return wire.Done()
 
     async def scenario(replaced: bool) -> list[wire.Operation]:
-        sessions, operations = table(memory_engine()), Operations()
+        sessions, operations = table(memory_engine()), NotingOperations()
         session = await sessions.begin("mount")
         old = Frames(wire.Close(InodeId(5)), wire.Close(InodeId(6)))
-        routes: Any = SessionRoutes(sessions, operations, None, Tasks())  # type: ignore[arg-type]
+        no_cluster = cast(Cluster, None)  # it is asked when a session begins
+        routes = SessionRoutes(sessions, cast(Operations, operations), no_cluster, Tasks())
         connection = Connection(old)
         sessions.connected(session, connection)
         if replaced:
             old.after = lambda: sessions.connected(session, Connection(FakeSocket()))
-        await routes._serve(session, old, connection)
+        await routes._serve(session, cast(web.WebSocketResponse, old), connection)
         return operations.done
 
     assert run(scenario(False)) == [wire.Close(InodeId(5)), wire.Close(InodeId(6))]
