@@ -67,7 +67,7 @@ class CommitQueue:
                 results = list(write_batch(self._store, [(one.new, one.data) for one in batch]))
             except Exception as error:  # nobody may wait for ever on a thread that died
                 log.exception("storing a batch of blocks failed unexpectedly")
-                results = [InputOutput(f"the block could not be stored: {error!r}")] * len(batch)
+                results = [InputOutput(f"the block could not be stored: {error!r}") for _ in batch]
             # One wake-up of the event loop for the whole batch.
             self._loop.call_soon_threadsafe(_resolve, batch, results)
 

@@ -31,10 +31,11 @@ class Tasks:
             log.error("task failed name=%s", task.get_name(), exc_info=error)
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End all of them, and those that they begin at their ends."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_forever(run_once: Callable[[], Awaitable[object]], interval_s: float, what: str) -> None:

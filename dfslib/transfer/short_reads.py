@@ -165,7 +165,7 @@ def _found(answer: Answer, url: str, ranges: Sequence[BlockRange]) -> Sequence[b
             raise error_of(answer)
         return split_answer(answer.body, ranges)
     except DfsError as error:
-        return [error] * len(ranges)
+        return [error.again() for _ in ranges]
 
 
 def range_of(answer: Answer, url: str, wanted: BlockRange) -> bytearray:

@@ -19,7 +19,8 @@ from dfslib.transfer.peer_session import PeerSession, sync_datanode
 log = logging.getLogger("dfs.unsynced")
 
 class _Datanode:
-    """One datanode's debts. `before_join`: blocks that nobody counted."""
+    """One datanode's debts. `before_join`: blocks that nobody counted. `begun`: how many syncs of it were; `done`: the
+    number of the last one that succeeded."""
 
     def __init__(self) -> None:
         self.inodes: set[InodeId] = set()
@@ -27,6 +28,8 @@ class _Datanode:
         self.syncing: frozenset[InodeId] = frozenset()
         self.syncing_all = False
         self.run: asyncio.Task[None] | None = None
+        self.begun = 0
+        self.done = 0
 
     def owes(self, ino: InodeId) -> bool:
         return self.before_join or ino in self.inodes
@@ -93,20 +96,21 @@ class Unsynced:
         await asyncio.gather(*runs, return_exceptions=True)
 
     async def _pay(self, node: NodeId, ino: InodeId) -> None:
-        """Wait for the sync that has the file in it; begin one when that before it has ended."""
+        """Wait for the sync that has in it what was written of the file up to now; begin it when that before it has
+        ended. What is written while this waits is another one's to wait for: else it might never end."""
         debts = self._nodes[node]
-        while debts.owes(ino) or debts.is_paying(ino):
-            run = debts.run
-            if run is None:
-                run = self._start(node, debts)
-            elif debts.owes(ino):  # written since that sync began
+        wanted = debts.begun + 1 if debts.owes(ino) else debts.begun if debts.is_paying(ino) else 0
+        while debts.done < wanted:
+            run = debts.run or self._start(node, debts)
+            if debts.begun < wanted:
                 await asyncio.wait([run])
-                continue
-            await asyncio.shield(run)
+            else:
+                await asyncio.shield(run)
 
     def _start(self, node: NodeId, debts: _Datanode) -> asyncio.Task[None]:
         debts.syncing, debts.inodes = frozenset(debts.inodes), set()
         debts.syncing_all, debts.before_join = debts.before_join, False
+        debts.begun += 1
         debts.run = run = asyncio.create_task(self._run(node, debts), name=f"sync-{node}")
         run.add_done_callback(_look_at)  # those who waited for it may all have gone
         return run
@@ -116,6 +120,7 @@ class Unsynced:
         try:
             await self._request(node)
             done = True
+            debts.done = debts.begun
         finally:
             if not done:
                 debts.inodes |= debts.syncing

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from typing import Final, NamedTuple
 
+from dfslib.errors import DfsError
 from dfslib.model import BlockRef, Origin
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.runtime.tasks import Tasks
@@ -42,6 +43,13 @@ class _Waiting(NamedTuple):
     data: bytes
     origin: Origin
     packed: asyncio.Future[Packed]
+
+
+def _for_one(error: BaseException) -> BaseException:
+    """What became of a pack, for one of its bodies: whoever it is raised to says in it which file was meant."""
+    if isinstance(error, DfsError):
+        return error.again()
+    return error if isinstance(error, Exception) else asyncio.CancelledError()
 
 
 class Packer:
@@ -108,7 +116,7 @@ class Packer:
         except BaseException as error:
             for body in bodies:
                 if not body.packed.done():
-                    body.packed.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                    body.packed.set_exception(_for_one(error))
             if isinstance(error, Exception):
                 return
             raise

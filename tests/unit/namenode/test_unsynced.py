@@ -29,10 +29,12 @@ class Datanode:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails = False
+        self.on_sync: Callable[[], None] = lambda: None
 
     async def sync(self, _: web.Request) -> web.Response:
         self.syncs += 1
         self.begun.set()
+        self.on_sync()
         await self.gate.wait()
         if self.fails:
             return web.Response(status=500, body=encode_error(InputOutput("the disk failed")))
@@ -106,6 +108,19 @@ def test_what_is_written_during_a_sync_waits_for_the_next_one() -> None:
             assert not same.done()  # it is in the sync that runs, and that has not ended
             datanode.gate.set()
             await asyncio.gather(first, same, later)
+            assert datanode.syncs == 3
+
+    run(test)
+
+
+def test_who_waits_is_not_kept_by_those_who_go_on_writing() -> None:
+    async def test() -> None:
+        async with cluster(1) as (unsynced, [datanode]):
+            datanode.on_sync = lambda: unsynced.note(A, [NodeId("n0")])
+            unsynced.note(A, [NodeId("n0")])
+            await asyncio.gather(*(unsynced.sync(A) for _ in range(3)))
+            assert datanode.syncs == 2
+            await unsynced.sync(A)
             assert datanode.syncs == 3
 
     run(test)
