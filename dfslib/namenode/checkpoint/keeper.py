@@ -131,18 +131,31 @@ class Keeper:
 
     async def run_until_open(self) -> None:
         """Decide what an empty store becomes, and make it that."""
-        while self.cluster.state is not State.OPEN and not self._outdated.is_set():
+        while True:
+            pause_s = await self._decide_once()
+            if pause_s is None:
+                return
+            await asyncio.sleep(pause_s)
+
+    async def _decide_once(self) -> float | None:
+        """How long to pause before it is decided again; None where there is nothing to decide. It is looked at when
+        nobody else is at it: an operator's restore may have opened the store while this waited."""
+        async with self._busy:
+            if self.cluster.state is State.OPEN or self._outdated.is_set():
+                return None
             try:
-                async with self._busy:
-                    await self._decide()
+                await self._decide()
             except (DfsError, OSError) as error:
-                self.cluster.state = State.WAITING
-                self.cluster.detail = f"the restore failed, and is tried again every {_AGAIN_S:g} s: {error}"
-                if str(error) != self._reason:
-                    self._reason = str(error)
-                    log.critical(event("restore failed", reason=error, next_attempt_s=_AGAIN_S))
-                await asyncio.sleep(_AGAIN_S)
-            await asyncio.sleep(_DECIDE_EVERY_S)
+                self._failed(error)
+                return _AGAIN_S
+            return _DECIDE_EVERY_S
+
+    def _failed(self, error: Exception) -> None:
+        self.cluster.state = State.WAITING
+        self.cluster.detail = f"the restore failed, and is tried again every {_AGAIN_S:g} s: {error}"
+        if str(error) != self._reason:
+            self._reason = str(error)
+            log.critical(event("restore failed", reason=error, next_attempt_s=_AGAIN_S))
 
     async def restore(self, source_url: str | None) -> None:
         """Restore now, from one datanode's copies or from those of all that have come.

@@ -11,13 +11,16 @@ from typing import TypeVar
 
 import pytest
 
+from dfslib.errors import Unavailable
 from dfslib.model import ROOT, FileType, NodeId
+from dfslib.namenode.checkpoint import keeper as keeper_module
 from dfslib.namenode.checkpoint import restoring
 from dfslib.namenode.checkpoint.chains import Chain
 from dfslib.namenode.checkpoint.cluster import State
 from dfslib.namenode.checkpoint.fetching import Fetched
 from dfslib.namenode.checkpoint.format import Commit, Encoder, Header, commit_of, name_of, read_header, read_records
 from dfslib.namenode.checkpoint.keeper import Keeper
+from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.restoring import apply, clear, mark, unfinished
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Registry
@@ -29,6 +32,7 @@ from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import NewInode, create, make_root
 from dfslib.namenode.namespace.records import ClusterRecord
+from tests.deadline import DEADLINE_S
 
 T = TypeVar("T")
 CLUSTER = "c1"
@@ -220,3 +224,35 @@ def test_a_snapshot_that_cannot_be_ended_leaves_nothing(tmp_path: Path) -> None:
         engine.read(lambda txn: write_snapshot(txn, ABOUT, tmp_path / "file", stop))
     assert not (tmp_path / "file").exists()
     engine.close()
+
+
+def test_what_an_operator_has_restored_is_not_restored_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namenode's own attempt waited meanwhile; what was written since would be lost with it."""
+    fetched, _ = make_copy(tmp_path / "copy")
+    engine = LmdbEngine(tmp_path / "store")
+    keeper = keeper_of(engine, tmp_path / "store")
+    attempts: list[int] = []
+
+    async def fetch(*_: object) -> Fetched:
+        attempts.append(keeper.cluster.epoch)
+        await asyncio.sleep(0)
+        return fetched
+
+    async def run() -> None:
+        keeper.use(object())  # type: ignore[arg-type]
+        joiner = Joiner(NodeId("n"), "http://n", CLUSTER, 3, 1)
+        with pytest.raises(Unavailable):
+            keeper.admit(joiner)
+        async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+            group.create_task(keeper.restore(None))
+            await asyncio.sleep(0)
+            group.create_task(keeper.run_until_open())
+            await asyncio.sleep(0)
+        assert keeper.cluster.state is State.OPEN
+
+    monkeypatch.setattr(keeper_module, "fetch", fetch)
+    asyncio.run(run())
+    engine.close()
+    assert attempts == [0]
