@@ -98,18 +98,19 @@ class Keeper:
         await clear(self._engine)
         self._opening = Opening(new_cluster=False, only=unwhole.cluster_id)
 
-    def admit(self, joiner: Joiner) -> None:
-        """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again."""
+    async def admit(self, joiner: Joiner) -> None:
+        """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again; what the store fails
+        with."""
         if self.cluster.state is State.OPEN:
             if joiner.cluster_id == self.cluster.id:
-                self._compare(joiner)
+                await self._compare(joiner)
         else:
             self._opening.joined(joiner, self._monotonic())
         self.cluster.require_open()
 
-    def _compare(self, joiner: Joiner) -> None:
+    async def _compare(self, joiner: Joiner) -> None:
         """Find out whether our metadata is older than what a datanode of the cluster has met. Raises Unavailable where
-        it is, as far as can be told, of a level that this build does not know."""
+        that is of a level that this build does not know."""
         level = self.cluster.level.current
         if joiner.level > NEWEST_LEVEL:
             raise Unavailable(too_late(f"the cluster of datanode {joiner.node}", joiner.level))
@@ -118,6 +119,11 @@ class Keeper:
                 f"this metadata is of epoch {self.cluster.epoch}, and datanode {joiner.node} has met epoch "
                 f"{joiner.epoch}: it was restored elsewhere meanwhile"
             )
+        elif joiner.level > level and joiner.epoch < self.cluster.epoch:
+            # Restored from a copy of before the upgrade's end while this one was away: what came since is here alone.
+            await self._engine.transact(lambda txn: records.raise_level(txn, joiner.level))
+            self.cluster.level.opened(self._engine.read(records.get_level))
+            log.warning(event("level raised", level=joiner.level, reason=f"datanode {joiner.node} has met it"))
         elif joiner.level > level:
             self.outdated(
                 f"this metadata is of level {level}, and datanode {joiner.node} has met level {joiner.level}: it is "

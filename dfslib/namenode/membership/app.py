@@ -104,7 +104,8 @@ class ClusterRoutes:
         message = messages.decode(await _body(request), messages.JoinRequest)
         url = message.url or _url(request.remote or "localhost", message.port)
         cluster = self._keeper.cluster
-        self._keeper.admit(Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol))
+        joiner = Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol)
+        await self._keeper.admit(joiner)
         if message.cluster_id and message.cluster_id != cluster.id:
             raise ForeignVolume(f"the volume belongs to cluster {message.cluster_id}, this is cluster {cluster.id}")
         cluster.level.require(Role.DATANODE, message.features)

@@ -1,4 +1,4 @@
-"""drain, forget, restore, release and status against a namenode whose answers the test writes."""
+"""drain, forget, restore, release, upgrade and status against a namenode whose answers the test writes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import io
 from typing import Protocol
 
 import pytest
+from msgspec import structs
 
 from dfslib.errors import DfsError, InvalidArgument, NotFound
-from dfslib.wire.messages import ClusterBody, MetadataBody, NodeBody, RepairBody, encode, encode_error
+from dfslib.wire.messages import (
+    ClusterBody,
+    MetadataBody,
+    NodeBody,
+    RepairBody,
+    UpgradeBody,
+    UpgradeMountBody,
+    UpgradeNodeBody,
+    encode,
+    encode_error,
+)
 from tests.unit.cli.command import Run
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.fake_server import Reply
@@ -34,7 +45,7 @@ Asked = list[tuple[str, dict[str, bytes]]]
 class Script(Protocol):
     """What the namenode answers one after the other, the last one from then on."""
 
-    def __call__(self, *answers: ClusterBody | DfsError) -> Asked: ...
+    def __call__(self, *answers: ClusterBody | UpgradeBody | DfsError) -> Asked: ...
 
 
 @pytest.fixture
@@ -42,13 +53,13 @@ def script(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.setattr("dfslib.cli.drain._ASK_AGAIN_S", 0.0)
     asked: Asked = []
 
-    def play(*answers: ClusterBody | DfsError) -> Asked:
+    def play(*answers: ClusterBody | UpgradeBody | DfsError) -> Asked:
         rest = list(answers)
 
         def administer(path: str, query: dict[str, bytes]) -> Reply:
             asked.append((path, dict(query)))
             answer = rest.pop(0) if len(rest) > 1 else rest[0]
-            if isinstance(answer, ClusterBody):
+            if not isinstance(answer, DfsError):
                 return Reply(200, encode(answer))
             return Reply(answer.http_status, encode_error(answer), {"Content-Type": "application/json"})
 
@@ -135,11 +146,12 @@ WAITING = body(node(), metadata=MetadataBody("waiting", "for dfs restore: data2 
 RESTORED = body(node(), metadata=MetadataBody(restored_until=1.0, held=True))
 
 
-def test_restore_asks_and_tells(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_restore_asks_and_tells(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = script(WAITING, RESTORED)
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     result = run("restore")
@@ -178,3 +190,81 @@ def test_status_as_json_is_complete(run: Run, script: Script) -> None:
     assert found["metadata"]["held"] is True
     assert set(found["metadata"]) == {"state", "detail", "copied_until", "restored_until", "held"}
     assert "repair: 1 block short of copies, 2 lost" in run("status").out
+
+
+def upgrade(level: int, *, possible: bool = False, obstacle: str = "") -> UpgradeBody:
+    url = "http://10.0.0.7:8181/"
+    nodes = [UpgradeNodeBody(NODE, url, "alive", "", [], obstacle)]
+    mounts = [UpgradeMountBody("host:/mnt", True, "2.0", ["levels", "other"], "")]
+    return UpgradeBody(level, 2, "2.0", ["levels"], possible, nodes, mounts)
+
+
+BLOCKED, POSSIBLE, RAISED = upgrade(1, obstacle="is old: update it"), upgrade(1, possible=True), upgrade(2)
+ASKED: Asked = [("/cluster/upgrade", {})]
+
+
+def test_upgrade_status_tells_who_runs_what_and_who_is_in_the_way(run: Run, script: Script) -> None:
+    script(BLOCKED)
+    assert run("upgrade", "status").out.splitlines() == [
+        "the cluster has level 1, the namenode (DFS 2.0) knows up to 2",
+        "WHO                                       VERSION FEATURES     STATE",
+        "datanode 3f2a0000 (http://10.0.0.7:8181/) -       -            alive",
+        "mount host:/mnt                           2.0     levels,other connected",
+        "not possible yet:",
+        "  datanode 3f2a0000 (http://10.0.0.7:8181/) is old: update it",
+    ]
+    script(POSSIBLE)
+    assert run("upgrade", "status").out.splitlines()[-1] == "possible now: dfs upgrade finalize"
+    script(RAISED)
+    assert run("upgrade", "status").out.splitlines()[-1] == "nothing is to be finalized"
+    found = run("upgrade", "status", "--json").json
+    assert (found["level"], found["nodes"][0]["id"], found["mounts"][0]["features"]) == (2, NODE, ["levels", "other"])
+
+
+def test_upgrade_finalize_asks_and_tells(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = script(POSSIBLE, RAISED)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    result = run("upgrade", "finalize")
+    assert (result.status, asked) == (1, ASKED)
+    assert "no way back" in result.err
+    script(POSSIBLE, RAISED)
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    result = run("upgrade", "finalize")
+    assert (result.status, asked) == (0, ASKED * 3)
+    assert "raised from level 1" in result.out
+
+
+def test_upgrade_finalize_does_not_ask_where_nobody_is(
+    run: Run, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    asked = script(POSSIBLE, RAISED)
+    result = run("upgrade", "finalize")
+    assert (result.status, result.err.count("\n"), asked) == (2, 1, [])
+    assert run("upgrade", "finalize", "--yes", "--json").json["level"] == 2
+    assert asked == ASKED * 2
+
+
+def test_upgrade_finalize_is_refused_in_one_line_that_names_them(run: Run, script: Script) -> None:
+    asked = script(BLOCKED)
+    result = run("upgrade", "finalize", "--yes")
+    told = "dfs: the cluster stays at level 1: datanode 3f2a0000 (http://10.0.0.7:8181/) is old: update it\n"
+    assert (result.status, result.err, asked) == (1, told, ASKED)
+    script(POSSIBLE, InvalidArgument("the cluster stays at level 1: somebody came meanwhile"))
+    result = run("upgrade", "finalize", "--yes")
+    assert (result.status, result.err) == (1, "dfs: the cluster stays at level 1: somebody came meanwhile\n")
+
+
+def test_upgrade_finalize_says_so_where_nothing_is_left(run: Run, script: Script) -> None:
+    script(RAISED)
+    result = run("upgrade", "finalize", "--yes")
+    assert (result.status, result.out.splitlines()[0]) == (0, "there is nothing left to finalize")
+
+
+def test_status_tells_that_an_upgrade_is_to_be_finalized(run: Run, script: Script) -> None:
+    outstanding = structs.replace(body(node()), level=1, newest_level=2)
+    script(outstanding)
+    assert "upgrade: to be finalized: level 1 of 2" in run("status").out
+    assert run("status", "--json").json["newest_level"] == 2
+    script(structs.replace(outstanding, level=2))
+    assert "finalize" not in run("status").out

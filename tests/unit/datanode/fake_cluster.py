@@ -39,6 +39,7 @@ class FakeNamenode:
 
     cluster_id: str = "c1"
     epoch: int = 0
+    level: int = 1
     layouts: dict[int, LayoutBody] = field(default_factory=dict)
     layout_requests: int = 0
     holders: dict[int, list[str]] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class FakeNamenode:
         await self._note()
         if self.join_error:
             return _error(self.join_error)
-        return _body(JoinAnswer(self.cluster_id, self.joins[-1].url or "http://seen/", self.epoch))
+        return _body(JoinAnswer(self.cluster_id, self.joins[-1].url or "http://seen/", self.epoch, self.level))
 
     async def _report(self, request: web.Request) -> web.Response:
         self.reports.append(messages.decode(await request.read(), ReportRequest))
@@ -104,7 +105,7 @@ class FakeNamenode:
         await self.gate.wait()
         delete, self.delete_in_heartbeat = self.delete_in_heartbeat, []
         copy, self.copy_in_heartbeat = self.copy_in_heartbeat, []
-        return _body(HeartbeatAnswer(delete, copy, whole=self.whole))
+        return _body(HeartbeatAnswer(delete, copy, whole=self.whole, level=self.level))
 
     async def _layout(self, request: web.Request) -> web.Response:
         self.layout_requests += 1

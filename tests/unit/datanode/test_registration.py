@@ -16,7 +16,7 @@ from dfslib.datanode import registration
 from dfslib.datanode.node import Settings, advertised_url
 from dfslib.errors import ForeignVolume, Unavailable, UnknownNode
 from dfslib.model import BlockId
-from dfslib.wire import routes
+from dfslib.wire import features, routes
 from dfslib.wire.messages import CopyOrder
 from dfslib.wire.positions import Position
 from tests.unit.datanode.fake_cluster import Cluster, block_file_bytes, cluster, datanode_env, listening
@@ -299,3 +299,43 @@ def test_settings(tmp_path: Path) -> None:
 )
 def test_advertised_url(advertise: str | None, host: str, url: str) -> None:
     assert advertised_url(advertise, host, 81) == url
+
+
+def format_of(c: Cluster) -> int:
+    return int(json.loads((c.roots[0] / "identity.json").read_text())["format"])
+
+
+def test_it_names_its_features_and_the_level_that_it_has_met(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            async with running(c.nodes[0]):
+                await c.namenode.until(lambda: c.namenode.heartbeats)
+                assert format_of(c) == 1
+                c.namenode.level = 2
+                seen = len(c.namenode.heartbeats)
+                await c.namenode.until(lambda: len(c.namenode.heartbeats) >= seen + 2)
+                assert format_of(c) == 2, "told with a heartbeat"
+                c.namenode.heartbeat_errors = [UnknownNode("join again")]
+                await c.namenode.until(lambda: len(c.namenode.joins) >= 2)
+            assert [join.protocol for join in c.namenode.joins[:2]] == [1, 2]
+            assert c.namenode.joins[0].features == features.named(features.Role.DATANODE)
+            assert c.namenode.joins[0].version == features.VERSION
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("level", [features.NEWEST_LEVEL + 1, 1])
+def test_a_namenode_of_a_level_that_is_not_known_or_past_is_not_joined(tmp_path: Path, level: int) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            c.namenode.level = 2
+            async with running(c.nodes[0]):
+                await c.namenode.until(lambda: c.namenode.heartbeats)
+            seen = len(c.namenode.heartbeats)
+            c.namenode.level = level
+            async with running(c.nodes[0]):
+                joins = len(c.namenode.joins)
+                await c.namenode.until(lambda: len(c.namenode.joins) >= joins + 3)
+            assert (format_of(c), len(c.namenode.heartbeats), len(c.namenode.reports)) == (2, seen, 1)
+
+    asyncio.run(main())

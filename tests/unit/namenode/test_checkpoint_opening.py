@@ -16,6 +16,7 @@ from dfslib.namenode.checkpoint.opening import (
     Survey,
     Wait,
 )
+from dfslib.wire.features import NEWEST_LEVEL
 
 
 def joiner(name: str, cluster: str = "", epoch: int = 0) -> Joiner:
@@ -117,3 +118,13 @@ def test_a_store_that_was_being_filled_becomes_nothing_else(new_cluster: bool) -
     assert "cluster c1 was begun" in wait.detail
     driven.join(1001.0, A)
     assert driven.decide(1001.0) == Restore([A])
+
+
+def test_a_cluster_of_a_later_level_is_left_alone_and_what_to_do_is_said() -> None:
+    later = A._replace(level=NEWEST_LEVEL + 1)
+    driven = Driven(later)
+    driven.join(0.0, later, B)
+    for now_s in (0.0, GATHER_S, 1000.0):
+        decision = driven.opening.decide(now_s)
+        assert isinstance(decision, Wait)
+        assert "start the version" in decision.detail

@@ -27,7 +27,9 @@ from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
 from dfslib.namenode.metadata.history import Lineage
 from dfslib.namenode.metadata.lineage import Digest
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
+from dfslib.namenode.namespace import records
 from dfslib.transfer.peer_session import open_peer_session
+from dfslib.wire.features import NEWEST_LEVEL
 from dfslib.wire.messages import JoinRequest
 from tests.deadline import DEADLINE_S
 from tests.unit.namenode.fake_datanode import FakeDatanode
@@ -181,6 +183,27 @@ def test_a_checkpoint_then_journals_on_every_datanode(tmp_path: Path) -> None:
         assert {len(node.files) for node in made.nodes} == {2}
 
     run(tmp_path, 2, scenario)
+
+
+def test_every_file_tells_the_level_of_what_it_leads_to(tmp_path: Path) -> None:
+    async def scenario(made: Shipped) -> None:
+        (node,) = made.nodes
+
+        async def level(level: int) -> None:
+            await made.engine.transact(lambda txn: records.put_cluster(txn, records.ClusterRecord("c1", 1, level)))
+            await made.shipper.run_once()
+
+        await level(1)
+        await made.commit(a="1")
+        await made.shipper.run_once()
+        await level(NEWEST_LEVEL)
+        await made.commit(a="2")
+        await made.shipper.run_once()
+        names = sorted(node.files, key=lambda text: (text.startswith("journal"), text))
+        levels = [read_header(io.BytesIO(node.files[name])).level for name in names]
+        assert levels == [1, 1, NEWEST_LEVEL, NEWEST_LEVEL]
+
+    run(tmp_path, 1, scenario)
 
 
 def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
