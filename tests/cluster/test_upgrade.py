@@ -17,7 +17,7 @@ from dfslib.client.namenode import HttpNameNode
 from dfslib.wire.features import NEWEST_LEVEL, VERSION
 from tests.cluster.first_level import Mount, Written, cluster_of_folders, differences, load, unpack
 from tests.cluster.plain_http import call
-from tests.cluster.real_cluster import ROOT, Cluster, Server, free_ports, wait_until
+from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, Server, free_ports, wait_until
 from tests.cluster.test_restore import healthy, metadata, wait_copied
 from tests.deadline import DEADLINE_S
 
@@ -90,6 +90,13 @@ def finalize(cluster: Cluster) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("raised from level 1\n")
     wait_until(lambda: volume_levels(cluster) == [NEWEST_LEVEL] * 3, "the datanodes keep the level")
+
+
+def test_a_new_cluster_begins_at_the_newest_level(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    assert (level(cluster), volume_levels(cluster)) == (NEWEST_LEVEL, [NEWEST_LEVEL] * 3)
+    status = HttpNameNode(cluster.url).upgrade_status()
+    assert (status.possible, [node.version for node in status.nodes]) == (False, [VERSION] * 3)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 3, 0)], ids=["the namenode first", "the namenode last"])
