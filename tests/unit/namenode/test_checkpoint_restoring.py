@@ -244,7 +244,7 @@ def test_what_an_operator_has_restored_is_not_restored_once_more(
         keeper.use(object())  # type: ignore[arg-type]
         joiner = Joiner(NodeId("n"), "http://n", CLUSTER, 3, 1)
         with pytest.raises(Unavailable):
-            keeper.admit(joiner)
+            await keeper.admit(joiner)
         async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
             group.create_task(keeper.restore(None))
             await asyncio.sleep(0)
