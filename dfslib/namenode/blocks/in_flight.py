@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Final
 
 from dfslib.model import BlockId
@@ -30,10 +30,11 @@ class InFlight:
     def __contains__(self, block: object) -> bool:
         return block in self._writers or block in self._unsure
 
-    @property
-    def lately(self) -> Container[BlockId]:
-        """Blocks that were in flight a moment ago, and have been entered since: a report may lack them."""
-        return self._landed
+    def landed_since(self, block: BlockId, since_s: float) -> bool:
+        """Whether the block was in flight at that time or later, and has been entered since. Of times longer than
+        _LATELY_S ago this is not known any more."""
+        landed_s = self._landed.get(block)
+        return landed_s is not None and landed_s >= since_s
 
     def hold(self, block: BlockId) -> None:
         self._writers[block] += 1

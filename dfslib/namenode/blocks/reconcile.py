@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -12,22 +13,30 @@ from dfslib.namenode.metadata.engine import ReadTxn, Txn
 from dfslib.namenode.namespace import keys, records
 
 
-def reconcile(
-    txn: Txn, node: NodeId, after: int, reported: Sequence[int], last: bool, in_flight: InFlight
-) -> list[int]:
-    """Make the metadata say of blocks in (after, end of the page] what `node` reports of them.
+class Page(NamedTuple):
+    """The blocks behind `after`, up to the last one of these or to the `last` of all. `made_after_s`: the datanode made
+    the page later than this, on the monotonic clock."""
+
+    after: int
+    blocks: Sequence[int]
+    last: bool
+    made_after_s: float
+
+
+def reconcile(txn: Txn, node: NodeId, page: Page, in_flight: InFlight) -> list[int]:
+    """Make the metadata say of the blocks of a page what `node` reports of them.
 
     Returns the blocks that nothing knows of: the datanode is to delete them. Blocks in flight are left
-    alone either way; one that was lately is not missed, as the datanode may have got it after it made the page.
+    alone either way; one that was so when the page may have been made is not missed in it.
     """
-    end = keys.MAX_ID if last else reported[-1]
-    held = set(reported)
-    for block, record in records.scan_blocks(txn, after, end):
+    end = keys.MAX_ID if page.last else page.blocks[-1]
+    held = set(page.blocks)
+    for block, record in records.scan_blocks(txn, page.after, end):
         if block in held:
             held.discard(block)
             if node not in record.nodes:
                 records.put_block(txn, block, replace(record, nodes=(*record.nodes, node)))
-        elif node in record.nodes and block not in in_flight and block not in in_flight.lately:
+        elif node in record.nodes and block not in in_flight and not in_flight.landed_since(block, page.made_after_s):
             nodes = tuple(other for other in record.nodes if other != node)
             records.put_block(txn, block, replace(record, nodes=nodes))
     return sorted(block for block in held if BlockId(block) not in in_flight)

@@ -13,7 +13,7 @@ from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
 from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.in_flight import InFlight
-from dfslib.namenode.blocks.reconcile import deletable, reconcile
+from dfslib.namenode.blocks.reconcile import Page, deletable, reconcile
 from dfslib.namenode.checkpoint.finding import Finder
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.opening import Joiner
@@ -116,6 +116,7 @@ class ClusterRoutes:
         await self._engine.transact(lambda txn: records.put_node(txn, record))
         log.info(event("datanode joined", node=node.id, url=node.url, public_url=node.public_url, blocks=node.blocks))
         features = named(Role.NAMENODE)
+        node.answered_s = self._monotonic()
         return _json(messages.JoinAnswer(cluster.id, node.url, cluster.epoch, cluster.level.current, features))
 
     async def report(self, request: web.Request) -> web.Response:
@@ -124,9 +125,8 @@ class ClusterRoutes:
         ids = message.blocks
         if any(a >= b for a, b in zip([message.after, *ids], ids, strict=False)) or not (ids or message.last):
             raise InvalidArgument("a page's blocks are sorted, behind 'after', and only the last page is empty")
-        unknown = await self._engine.transact(
-            lambda txn: reconcile(txn, node.id, message.after, ids, message.last, self._in_flight)
-        )
+        page = Page(message.after, ids, message.last, node.answered_s)
+        unknown = await self._engine.transact(lambda txn: reconcile(txn, node.id, page, self._in_flight))
         if self._keeper.hold.held:
             self._finder.found(unknown, node.id)
             unknown = []
@@ -137,6 +137,7 @@ class ClusterRoutes:
         if message.last:
             self._repair.changed()
             log.info(event("datanode is alive", node=node.id, url=node.url))
+        node.answered_s = self._monotonic()
         return _json(messages.ReportAnswer(unknown))
 
     async def heartbeat(self, request: web.Request) -> web.Response:
@@ -156,6 +157,7 @@ class ClusterRoutes:
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
         report = self._registry.wants_report(node, self._monotonic())
         delete = self._engine.read(lambda txn: deletable(txn, node.id, orders.delete)) if orders.delete else []
+        node.answered_s = self._monotonic()
         return _json(
             messages.HeartbeatAnswer(
                 list(delete), orders.copy, report, self._whole_for(node), self._keeper.cluster.level.current

@@ -73,6 +73,8 @@ class Datanode:
     version: str = ""
     features: frozenset[str] = frozenset()
     """What it told when it joined (wire/features.py)."""
+    answered_s: float = float("-inf")
+    """When it was answered last: what it tells next it has looked up since."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
 
