@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -88,10 +89,15 @@ class OpenDirectory:
         self._more = True
         self._fetched_at = -1
         self._limit = _PAGE_FIRST
+        self._turn = asyncio.Lock()
 
     async def read(self, cookie: int, own: Attr) -> list[DirectoryEntry]:
         """Some entries behind the cookie, none at the end. `own`: the directory's attributes. Raises
         InvalidArgument for a cookie that was never given."""
+        async with self._turn:  # two that read the same open directory would mix the places of its names
+            return await self._read(cookie, own)
+
+    async def _read(self, cookie: int, own: Attr) -> list[DirectoryEntry]:
         if not 0 <= cookie <= len(self._names) + _DOTS:
             raise InvalidArgument(f"no entry of this directory has the place {cookie}")
         found = [DirectoryEntry(name, attr, place) for name, attr, place in _dots(own) if place > cookie]
