@@ -11,9 +11,8 @@ class OpenFile:
     """What one open(2) made. `error`: what became of writes that had been taken, told once. `wrote`: whether some of
     them came through this."""
 
-    def __init__(self, file: File, *, append: bool) -> None:
+    def __init__(self, file: File) -> None:
         self.file = file
-        self.append = append
         self.error: DfsError | None = None
         self.wrote = False
         self.read_from = False

@@ -18,7 +18,7 @@ from dfslib.model import Attr, InodeId
 Handle = NewType("Handle", int)
 """Names an open file or directory in this process."""
 LockOwner = NewType("LockOwner", int)
-"""The kernel's opaque name for who holds a POSIX lock (a process' table of files) or a flock (an open file)."""
+"""The kernel's opaque name for who holds a lock: a process' table of files (POSIX), or an open file (flock, OFD)."""
 Buffer = bytes | bytearray | memoryview
 ReadDone = Callable[[Buffer | DfsError | None], None]
 """Is told what became of a read: see `FileSystem.begin_read`."""
@@ -164,10 +164,17 @@ class FileSystem(Protocol):
         ...
 
     async def write(
-        self, caller: Caller, handle: Handle, offset: int, data: Buffer, *, kill_privileges: bool = False
+        self,
+        caller: Caller,
+        handle: Handle,
+        offset: int,
+        data: Buffer,
+        *,
+        append: bool,
+        kill_privileges: bool = False,
     ) -> int:
-        """The count of bytes taken, all of them. `data` belongs to the callee from now on. With O_APPEND the
-        offset is the kernel's guess."""
+        """The count of bytes taken, all of them. `data` belongs to the callee from now on. `append`: O_APPEND is set at
+        the moment (fcntl(2) may have changed it since the open), and the offset is the kernel's guess."""
         ...
 
     async def flush(self, handle: Handle, owner: LockOwner) -> None:
@@ -179,7 +186,10 @@ class FileSystem(Protocol):
         """Everything durable on the datanodes. Raises what a write that was taken before came to."""
         ...
 
-    async def release(self, handle: Handle, flock_owner: LockOwner | None) -> None: ...
+    async def release(self, handle: Handle) -> None:
+        """The last descriptor of an open file is closed. What was locked through it and is locked still goes."""
+        ...
+
     async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
         """fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; others raise NotSupported."""
         ...

@@ -6,6 +6,7 @@ Thin: each handler unpacks, calls, packs. Nothing here reads or writes the devic
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
@@ -228,12 +229,17 @@ class Requests:
         return Answer(await self._fs.read(Handle(handle), offset, size))
 
     async def _write(self, request: Request) -> Answer:
-        handle, offset, size, flags, *_ = fuse.WRITE_IN.unpack_from(request.data)
+        handle, offset, size, flags, _, open_flags, _ = fuse.WRITE_IN.unpack_from(request.data)
         if size != len(request.payload):
             raise Malformed(f"a write of {size} bytes carries {len(request.payload)}")
         caller = request.caller._replace(pid=0) if flags & fuse.WRITE_CACHE else request.caller
         written = await self._fs.write(
-            caller, Handle(handle), offset, request.payload, kill_privileges=bool(flags & fuse.WRITE_KILL_SUIDGID)
+            caller,
+            Handle(handle),
+            offset,
+            request.payload,
+            append=bool(open_flags & os.O_APPEND),
+            kill_privileges=bool(flags & fuse.WRITE_KILL_SUIDGID),
         )
         return Answer([fuse.WRITE_OUT.pack(written, 0)])
 
@@ -241,9 +247,8 @@ class Requests:
         return Answer([fuse.pack_statfs(await self._fs.statfs())])
 
     async def _release(self, request: Request) -> Answer:
-        handle, _, flags, owner = fuse.RELEASE_IN.unpack_from(request.data)
-        unlock = LockOwner(owner) if flags & fuse.RELEASE_FLOCK_UNLOCK else None
-        await self._fs.release(Handle(handle), unlock)
+        handle, *_ = fuse.RELEASE_IN.unpack_from(request.data)
+        await self._fs.release(Handle(handle))
         return _EMPTY
 
     async def _fsync(self, request: Request) -> Answer:

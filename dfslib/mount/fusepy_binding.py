@@ -268,7 +268,10 @@ class _Operations:
 
     def write(self, _: str | None, data: bytes, offset: int, fi: Any) -> int:
         caller = self._caller()
-        return self._wait(self._fs.write(caller, Handle(fi.fh), offset, data, kill_privileges=caller.uid != 0))
+        append = bool(fi.flags & os.O_APPEND)
+        return self._wait(
+            self._fs.write(caller, Handle(fi.fh), offset, data, append=append, kill_privileges=caller.uid != 0)
+        )
 
     def flush(self, _: str | None, fi: Any) -> None:
         self._wait(self._fs.flush(Handle(fi.fh), LockOwner(fi.lock_owner)))
@@ -278,7 +281,7 @@ class _Operations:
 
     def release(self, _: str | None, fi: Any) -> None:
         self._open.pop(fi.fh, None)
-        self._wait(self._fs.release(Handle(fi.fh), None))
+        self._wait(self._fs.release(Handle(fi.fh)))
 
     def opendir(self, path: str) -> int:
         caller = self._caller()

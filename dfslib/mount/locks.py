@@ -1,4 +1,11 @@
-"""Locks of programs, kept by the namenode: fcntl(2) and flock(2) across mounts."""
+"""Locks of programs, kept by the namenode: fcntl(2) and flock(2) across mounts.
+
+When they end, the kernel says for one kind only: a POSIX lock with the first close of any descriptor of its inode in
+its process (FLUSH names the owner). A flock or an OFD lock belongs to an open file, and goes with its last close
+(RELEASE, which names no owner of OFD locks). A request does not tell an OFD lock from a POSIX one, and need not: by the
+time an open file is closed for good, every process that used it has closed it, so that no POSIX lock that was set
+through it is left, and whatever is was the open file's own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from typing import Final
 
 from dfslib.errors import DfsError
 from dfslib.model import InodeId
-from dfslib.mount.filesystem import Lock, LockKind, LockOwner
+from dfslib.mount.filesystem import Handle, Lock, LockKind, LockOwner
 from dfslib.mount.held_locks import HeldLocks, Holder
 from dfslib.mount.session import Call, Session
 from dfslib.runtime.logs import event
@@ -25,6 +32,8 @@ class Locks:
         self._session = session
         self._tasks = tasks
         self._held = HeldLocks()
+        self._through: dict[Handle, set[Holder]] = {}
+        """Who may hold what was locked through an open file."""
 
     async def get(self, ino: InodeId, owner: LockOwner, lock: Lock) -> Lock | None:
         answer = await self._session.call(
@@ -35,8 +44,10 @@ class Locks:
             return None
         return Lock(LockKind.WRITE if answer.write else LockKind.READ, answer.start, answer.end, answer.pid)
 
-    async def set(self, holder: Holder, lock: Lock, *, wait: bool) -> None:
+    async def set(self, handle: Handle, holder: Holder, lock: Lock, *, wait: bool) -> None:
         """Raises WouldBlock, Deadlock. Cancelled while it waits, it leaves no lock behind."""
+        if lock.kind is not LockKind.UNLOCK:
+            self._through.setdefault(handle, set()).add(holder)
         seq, call = self._session.begin(_request(holder, lock, wait=wait), patient=wait)
         asking = asyncio.ensure_future(call)
         try:
@@ -56,10 +67,19 @@ class Locks:
             return  # not granted
         await self._session.call(_request(holder, lock._replace(kind=LockKind.UNLOCK), wait=False))
 
+    async def closed(self, handle: Handle) -> None:
+        """An open file is closed for good: what was locked through it, and is still, goes."""
+        for holder in self._through.pop(handle, ()):
+            # An owner's number may be another open file's by now, which has locked as well.
+            if not any(holder in holders for holders in self._through.values()):
+                await self.release(holder)
+
     async def release(self, holder: Holder) -> None:
         """Give up all that one owner holds of an inode."""
         if self._held.holds(holder):
             self._held.drop(holder)
+            for holders in self._through.values():
+                holders.discard(holder)
             await self._session.call(_request(holder, _EVERYTHING, wait=False))
 
     async def reclaim(self, call: Call) -> list[InodeId]:

@@ -154,7 +154,7 @@ class OpenFiles:
         if answer.extents is not None and not changed:
             file.layouts.learn_whole(Layout(answer.extents, answer.holders, answer.deferred))
         file.opens += 1
-        handle = OpenFile(file, append=bool(flags & os.O_APPEND))
+        handle = OpenFile(file)
         file.handles.add(handle)
         number = Handle(self._next_handle)
         self._next_handle += 1
@@ -325,7 +325,7 @@ class OpenFiles:
         return True
 
     async def write(
-        self, caller: Caller, number: Handle, offset: int, data: Buffer, *, kill_privileges: bool
+        self, caller: Caller, number: Handle, offset: int, data: Buffer, *, append: bool, kill_privileges: bool
     ) -> int:
         handle = self.get(number)
         by_kernel = caller.pid == 0
@@ -336,13 +336,12 @@ class OpenFiles:
         if offset < 0:
             raise InvalidArgument("an offset is not negative")
         handle.wrote = True
-        append = handle.append and not by_kernel  # it writes pages back where they belong
         await self._writer(handle.file).write(
             None if by_kernel else handle,
             offset,
             data,
             self._clock.wall_ns(),
-            append=append,
+            append=append and not by_kernel,  # it writes pages back where they belong
             kill_privileges=kill_privileges,
         )
         return len(data)

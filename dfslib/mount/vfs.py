@@ -379,10 +379,17 @@ class VFS:
         return self._files.begin_read(handle, offset, size, done)
 
     async def write(
-        self, caller: Caller, handle: Handle, offset: int, data: Buffer, *, kill_privileges: bool = False
+        self,
+        caller: Caller,
+        handle: Handle,
+        offset: int,
+        data: Buffer,
+        *,
+        append: bool,
+        kill_privileges: bool = False,
     ) -> int:
         self._changes += 1
-        return await self._files.write(caller, handle, offset, data, kill_privileges=kill_privileges)
+        return await self._files.write(caller, handle, offset, data, append=append, kill_privileges=kill_privileges)
 
     async def flush(self, handle: Handle, owner: LockOwner) -> None:
         ino = self._files.get(handle).file.ino
@@ -394,11 +401,9 @@ class VFS:
     async def fsync(self, handle: Handle, *, data_only: bool) -> None:
         await self._files.fsync(handle)
 
-    async def release(self, handle: Handle, flock_owner: LockOwner | None) -> None:
-        ino = self._files.get(handle).file.ino
+    async def release(self, handle: Handle) -> None:
         self._files.release(handle)
-        if flock_owner is not None:
-            await self._locks.release(Holder(ino, flock_owner, flock=True))
+        await self._locks.closed(handle)
 
     async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
         self._changes += 1
@@ -492,7 +497,7 @@ class VFS:
         return await self._locks.get(self._files.get(handle).file.ino, owner, lock)
 
     async def set_lock(self, handle: Handle, owner: LockOwner, lock: Lock, *, flock: bool, wait: bool) -> None:
-        await self._locks.set(Holder(self._files.get(handle).file.ino, owner, flock), lock, wait=wait)
+        await self._locks.set(handle, Holder(self._files.get(handle).file.ino, owner, flock), lock, wait=wait)
 
 
 class _New(NamedTuple):

@@ -61,7 +61,8 @@ STEP = st.one_of(
     call("read", slot, at, length), call("read", slot, at, length), call("read", slot, st.just(0), st.just(SPACE)),
     call("read", slot, st.just(0), st.just(SPACE)), call("truncate", path, at), call("ftruncate", slot, at),
     call("ftruncate", slot, at), call("fallocate", slot, at, length, st.sampled_from([0, PUNCH | KEEP, ZERO, KEEP])),
-    call("copy", slot, at, slot, at, length), call("fsync", slot), call("close", slot),
+    call("copy", slot, at, slot, at, length), call("setfl", slot, st.booleans()), call("fsync", slot),
+    call("close", slot),
 )  # fmt: skip
 
 
@@ -183,7 +184,7 @@ Here = Callable[[int], object]
 There = Callable[[VFS, Slot], Awaitable[object]]
 """The same call on a mount's file."""
 
-_ON_SLOTS = ("write", "read", "ftruncate", "fallocate", "copy", "fsync", "close")
+_ON_SLOTS = ("write", "read", "ftruncate", "fallocate", "copy", "setfl", "fsync", "close")
 
 
 async def _on_slot(both: Both, name: str, number: int, *arguments: Any) -> tuple[object, object] | None:
@@ -191,6 +192,9 @@ async def _on_slot(both: Both, name: str, number: int, *arguments: Any) -> tuple
         await both.close(number)
         return None
     if (slot := both.pick(number)) is None:
+        return None
+    if name == "setfl":
+        both.set_append(slot, *arguments)
         return None
     if name == "copy":
         start, other, to, count = arguments
@@ -206,7 +210,7 @@ def _write(offset: int, count: int, byte: int) -> tuple[Here, There]:
     data = bytes([byte]) * count
 
     async def there(vfs: VFS, slot: Slot) -> int:
-        return await vfs.write(CALLER, slot.handle, offset, data) if data else 0
+        return await vfs.write(CALLER, slot.handle, offset, data, append=slot.appends) if data else 0
 
     return lambda descriptor: os.pwrite(descriptor, data, offset), there
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Awaitable, Callable
@@ -260,7 +261,14 @@ class Both:
         mount, handle, _, descriptor, _ = self._open.pop(slot)
         os.close(descriptor)
         await self.mounts[mount].flush(handle, OWNER)
-        await self.mounts[mount].release(handle, None)
+        await self.mounts[mount].release(handle)
+
+    def set_append(self, slot: Slot, append: bool) -> None:
+        """fcntl(2) with F_SETFL; a file system hears of it with the next write only."""
+        flags = fcntl.fcntl(slot.descriptor, fcntl.F_GETFL) & ~os.O_APPEND
+        fcntl.fcntl(slot.descriptor, fcntl.F_SETFL, flags | (os.O_APPEND if append else 0))
+        number = next(number for number, one in self._open.items() if one is slot)
+        self._open[number] = slot._replace(appends=append)
 
     def pick(self, number: int) -> Slot | None:
         """One of the files that the mount that acts has open, if it has any."""
@@ -277,7 +285,7 @@ class Both:
         attr = await self.find(path)
         opened = await self.vfs.open(CALLER, attr.ino, os.O_RDONLY)
         parts = await self.vfs.read(opened.handle, 0, attr.size + 1)
-        await self.vfs.release(opened.handle, None)
+        await self.vfs.release(opened.handle)
         return b"".join(parts)
 
 

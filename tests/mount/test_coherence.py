@@ -145,6 +145,33 @@ def test_appends_from_both_are_all_there_and_whole(folder: Path, there: Path) ->
         assert len(lines) == 600
 
 
+def test_appending_is_turned_on_and_off(folder: Path, there: Path) -> None:
+    """By fcntl(2) with F_SETFL, which a file system does not hear of; with O_DIRECT, too."""
+    run_python(
+        "import fcntl, os\n"
+        f"there = {str(there)!r} + '/f'\n"
+        "def appends(fd, on):\n"
+        " flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_APPEND\n"
+        " fcntl.fcntl(fd, fcntl.F_SETFL, flags | (os.O_APPEND if on else 0))\n"
+        "for first in (0, os.O_APPEND):\n"
+        " for direct in (0, os.O_DIRECT):\n"
+        "  open('f', 'wb').write(b'old')\n"
+        "  fd = os.open('f', os.O_RDWR | first | direct)\n"
+        "  appends(fd, not first)\n"
+        "  with open(there, 'ab') as other: other.write(b'-other')\n"
+        "  os.pwrite(fd, b'new', 0)\n"
+        "  os.fsync(fd)\n"
+        "  expected = b'new-other' if first else b'old-othernew'\n"
+        "  assert open(there, 'rb').read() == expected, (first, direct, open(there, 'rb').read())\n"
+        "  appends(fd, first)\n"
+        "  os.pwrite(fd, b'NEW', 0)\n"
+        "  os.close(fd)\n"
+        "  expected = expected + b'NEW' if first else b'NEW' + expected[3:]\n"
+        "  assert open(there, 'rb').read() == expected, (first, direct, open(there, 'rb').read())\n",
+        folder,
+    )
+
+
 EXCLUSIVE = """
 import os, sys
 won = 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.real_cluster import MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
-from tests.mount.real_mount import MakeMount, Mount
+from tests.mount.real_mount import MakeMount, Mount, run
 
 HOLDER = """
 import fcntl, os, sys
@@ -183,3 +183,103 @@ def test_locks_outlive_a_restart_of_the_namenode(
     assert waiting.process.poll() is None
     holder.go()
     assert waiting.said() == "locked"
+
+
+OPEN_FILE_LOCKS = """
+import fcntl, os, socket, struct, subprocess, sys, time
+OFD_SETLK = 37
+def lock(fd, how, kind=fcntl.F_WRLCK):
+    if how == "flock":
+        fcntl.flock(fd, {fcntl.F_WRLCK: fcntl.LOCK_EX, fcntl.F_UNLCK: fcntl.LOCK_UN}[kind] | fcntl.LOCK_NB)
+    else:
+        number = OFD_SETLK if how == "ofd" else fcntl.F_SETLK
+        fcntl.fcntl(fd, number, struct.pack("hhqqi4x", kind, 0, 0, 0, 0))
+def free(how, wait=False):
+    # Asked by another process, on the other mount; a last close is told behind the close(2) that did it.
+    ask = [sys.executable, "-c", ASK, there, how]
+    deadline = time.monotonic() + 60
+    while (found := subprocess.run(ask, check=True, stdout=subprocess.PIPE).stdout) != b"free":
+        if not wait or time.monotonic() > deadline: return False
+    return True
+here, there, ASK = sys.argv[1:4]
+"""
+
+ASK = """
+import fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+try:
+    if sys.argv[2] == "flock": fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("free", end="")
+except OSError: print("held", end="")
+"""
+
+ENDS = {
+    "the last close, not the first": """
+fd = os.open(here, os.O_RDWR); lock(fd, how); other = os.dup(fd)
+os.close(fd); assert free(how) == (how == "posix")
+os.close(other); assert free(how, wait=True)
+""",
+    "another open file of the process is closed": """
+fd = os.open(here, os.O_RDWR); lock(fd, how)
+os.close(os.open(here, os.O_RDONLY)); assert free(how) == (how == "posix")
+os.close(fd); assert free(how, wait=True)
+""",
+    "a child that inherited it": """
+fd = os.open(here, os.O_RDWR); lock(fd, how); r, w = os.pipe()
+if not (child := os.fork()):
+    os.close(w); os.read(r, 1); os._exit(0)
+os.close(r); os.close(fd); assert free(how) == (how == "posix")
+os.close(w); os.waitpid(child, 0); assert free(how, wait=True)
+""",
+    "a child that exits first": """
+fd = os.open(here, os.O_RDWR); lock(fd, how)
+if not (child := os.fork()): os._exit(0)
+os.waitpid(child, 0); assert not free(how)
+os.close(fd); assert free(how, wait=True)
+""",
+    "exec": """
+fd = os.open(here, os.O_RDWR); r, w = os.pipe(); r2, w2 = os.pipe()
+if not (child := os.fork()):
+    lock(fd, how); os.set_inheritable(fd, True); os.dup2(r, 0); os.dup2(w2, 1); os.close(w)
+    os.execlp("sh", "sh", "-c", "echo; read x")
+os.close(fd); os.read(r2, 1); assert not free(how)
+os.close(w); os.close(r); os.waitpid(child, 0); assert free(how, wait=True)
+""",
+    "a descriptor closed by exec": """
+fd = os.open(here, os.O_RDWR); r, w = os.pipe(); r2, w2 = os.pipe()
+if not (child := os.fork()):
+    lock(fd, how); os.dup2(r, 0); os.dup2(w2, 1); os.close(w); os.execlp("sh", "sh", "-c", "echo; read x")
+os.close(fd); os.read(r2, 1); assert free(how, wait=True)
+os.close(w); os.close(r); os.waitpid(child, 0)
+""",
+    "passed to another process": """
+a, b = socket.socketpair(); r, w = os.pipe()
+if not (child := os.fork()):
+    a.close(); os.close(w); _, (got,), _, _ = socket.recv_fds(b, 1, 1); b.send(b"x"); os.read(r, 1); os._exit(0)
+os.close(r); b.close(); fd = os.open(here, os.O_RDWR); lock(fd, how)
+socket.send_fds(a, [b"x"], [fd]); a.recv(1); os.close(fd); assert free(how) == (how == "posix")
+os.close(w); os.waitpid(child, 0); assert free(how, wait=True)
+""",
+    "killed": """
+r, w = os.pipe()
+if not (child := os.fork()):
+    fd = os.open(here, os.O_RDWR); lock(fd, how); os.write(w, b"x"); time.sleep(600)
+os.read(r, 1); assert not free(how)
+os.kill(child, 9); os.waitpid(child, 0); assert free(how, wait=True)
+""",
+    "given up, and taken through another open file": """
+one = os.open(here, os.O_RDWR); two = os.open(here, os.O_RDWR)
+lock(one, how); lock(one, how, fcntl.F_UNLCK); assert free(how)
+lock(two, how); os.close(one); assert free(how) == (how == "posix")
+os.close(two); assert free(how, wait=True)
+""",
+}
+
+
+@pytest.mark.parametrize("how", ["posix", "ofd", "flock"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_lock_ends_with_its_holder(end: str, how: str, folder: Path, there: Path) -> None:
+    (folder / "f").touch()
+    code = f"{OPEN_FILE_LOCKS}\nhow = {how!r}\n{ENDS[end]}"
+    run([sys.executable, "-c", code, str(folder / "f"), str(there / "f"), ASK])

@@ -65,7 +65,7 @@ def open_files(session: Any, tasks: Tasks) -> OpenFiles:
 
 
 async def write(files: OpenFiles, handle: Handle, offset: int, data: bytes) -> None:
-    await files.write(PROGRAM, handle, offset, data, kill_privileges=False)
+    await files.write(PROGRAM, handle, offset, data, append=False, kill_privileges=False)
 
 
 def test_each_descriptor_that_is_closed_is_told_to_the_namenode() -> None:

@@ -42,7 +42,7 @@ class Reading:
         no_session = cast(Session, None)  # nothing here may ask the namenode
         cache = BlockCache(16 * MIB, self.source.begin)
         self.reader = Reader(no_session, Invalidations(), cache, 16 * MIB)
-        self.handle = OpenFile(File(InodeId(5), Attr(InodeId(5), FileType.FILE, 0o644, size=SIZE)), append=False)
+        self.handle = OpenFile(File(InodeId(5), Attr(InodeId(5), FileType.FILE, 0o644, size=SIZE)))
         self.file.layouts.learn_whole(Layout(EXTENTS, {}, {DEFERRED: b""}))
 
     @property

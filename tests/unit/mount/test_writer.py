@@ -65,10 +65,12 @@ class Opened:
         committed, off = self.files.committed, self.files.content_is_off
         self.files.use(Outlets(session, datanodes, self.budget, 60.0, time.monotonic, committed, off))
         self.handles: list[Handle] = []
+        self.appends: list[bool] = []
 
     async def open(self, *flags: int) -> None:
         for one in flags:
             self.handles.append((await self.files.open(INO, one, kill_privileges=False))[1])
+            self.appends.append(bool(one & os.O_APPEND))
 
     @property
     def losses(self) -> int:
@@ -79,7 +81,8 @@ class Opened:
         return self.files.present(self.place.attr).size
 
     async def write(self, number: int, offset: int, data: bytes, caller: Caller = PROGRAM) -> None:
-        await self.files.write(caller, self.handles[number], offset, data, kill_privileges=False)
+        append = self.appends[number]
+        await self.files.write(caller, self.handles[number], offset, data, append=append, kill_privileges=False)
 
     async def settle(self) -> None:
         await self.files.written(INO)
