@@ -7,6 +7,7 @@ told by samples of both clocks that this process has taken. What lies from befor
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,8 @@ SAMPLE_EVERY_S: Final = 1.0
 
 
 class Stamps:
+    """For any thread: they are given in transactions, and asked for beside them."""
+
     def __init__(
         self, wall_ns: Callable[[], int], monotonic_s: Callable[[], float], longest_s: float, at_least: int = 0
     ) -> None:
@@ -23,28 +26,32 @@ class Stamps:
         self._wall_ns = wall_ns
         self._monotonic_s = monotonic_s
         self._longest_s = longest_s
+        self._lock = threading.Lock()
         self._last = max(at_least, wall_ns())
         self._samples: deque[tuple[float, int]] = deque([(monotonic_s(), self._last)])
         """At that time, no greater stamp had been given."""
 
     def now(self) -> int:
         """A stamp: nanoseconds, about those since the epoch, and greater than all before, also those sampled."""
-        self._sample()
-        self._last = max(self._last + 1, self._wall_ns())
-        return self._last
+        with self._lock:
+            self._sample()
+            self._last = max(self._last + 1, self._wall_ns())
+            return self._last
 
     def older_than(self, age_s: float) -> int:
         """The greatest stamp that is known to be at least so old; -1 where none is."""
-        self._sample()
-        limit = self._monotonic_s() - age_s
-        found = -1
-        for time_s, stamp in self._samples:
-            if time_s > limit:
-                break
-            found = stamp
-        return found
+        with self._lock:
+            self._sample()
+            limit = self._monotonic_s() - age_s
+            found = -1
+            for time_s, stamp in self._samples:
+                if time_s > limit:
+                    break
+                found = stamp
+            return found
 
     def _sample(self) -> None:
+        """Under the lock."""
         now_s = self._monotonic_s()
         if now_s - self._samples[-1][0] < SAMPLE_EVERY_S:
             return

@@ -96,7 +96,7 @@ class Datanode:
 
 
 class Registry:
-    """All datanodes that ever joined."""
+    """All datanodes that ever joined. Changed on the event loop alone; whoever asks in a thread gets a list of then."""
 
     def __init__(self, suspect_after_s: float, dead_after_s: float) -> None:
         self._suspect_after_s = suspect_after_s
@@ -250,12 +250,12 @@ class Registry:
 
     def alive(self, now_s: float) -> list[Datanode]:
         """Those to which reads and writes may go."""
-        return [node for node in self._nodes.values() if self.state(node, now_s) is NodeState.ALIVE]
+        return [node for node in self.all() if self.state(node, now_s) is NodeState.ALIVE]
 
     def readable(self, now_s: float) -> list[Datanode]:
         """Those that blocks can be fetched from: alive, or drained and still there."""
         return [
             node
-            for node in self._nodes.values()
+            for node in self.all()
             if self.state(node, now_s) in (NodeState.ALIVE, NodeState.DRAINING) and not node.leaving
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +77,30 @@ def test_the_samples_are_bounded() -> None:
         clock.pass_by(1.5)
         stamps.now()
     assert len(stamps._samples) <= AGE_S + 2
+
+
+def test_threads_may_give_them_and_ask_for_their_age_at_once() -> None:
+    clock = Clock()
+    stamps = clock.stamps()
+    ended = threading.Event()
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while not ended.is_set():
+                stamps.older_than(1)
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    given_out = []
+    for _ in range(20_000):
+        clock.pass_by(1.5)
+        given_out.append(stamps.now())
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert given_out == sorted(set(given_out))
