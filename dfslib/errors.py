@@ -109,6 +109,12 @@ class WouldBlock(DfsError):
     code, errno, http_status = "EAGAIN", _errno.EAGAIN, 409
 
 
+class LockLost(DfsError):
+    """The lock under which this was written is somebody else's by now, or may have been meanwhile."""
+
+    code, errno, http_status = "ELOCKLOST", _errno.EIO, 409
+
+
 class Deadlock(DfsError):
     """Waiting for this lock would never end."""
 

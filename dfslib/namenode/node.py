@@ -121,9 +121,11 @@ class NameNode:
         deferral = Deferral(engine, writer, mover, new_id)
         finder = Finder(engine, status.urls, time.time_ns)
         packer = Packer(writer, tasks)
-        sessions = Sessions(engine, writer, registry, settings["DFS_SESSION_GRACE"], time.monotonic)
+        sessions = Sessions(
+            engine, writer, registry, settings["DFS_SESSION_GRACE"], time.monotonic, clocks.stamps.now
+        )
         collector.is_open = sessions
-        changing = Changing(engine, time.time_ns, clocks.stamps.now)
+        changing = Changing(engine, sessions.locks.check, time.time_ns, clocks.stamps.now)
         session_routes = SessionRoutes(
             sessions,
             sessions_operations.Operations(

@@ -15,8 +15,9 @@ that it has no answer to, with their numbers: each is done once (`Request.seq` w
 A namenode that was started since (`Welcome.restarted`) knows the session, but not what it has open and locked: the
 mount first opens its files and claims its locks (`SetLock.reclaim`) again; its first request of another kind, which
 may be an empty Forget, says that this was all. After the grace time `Hello.session` is refused with Stale: the mount
-begins a new session and does the same there, and others may have had its locks meanwhile. A mount without a
-connection is told of no changes: it drops every cache.
+begins a new session and does the same there, and others may have had its locks meanwhile. Of what is written, that
+under a lost lock is refused (`Commit.generation`). A mount without a connection is told of no changes: it drops every
+cache.
 
 Arrays on the wire; they evolve by appending fields with defaults.
 """
@@ -95,7 +96,7 @@ class GetAttr(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """-> Attributes. None leaves as it is. `kill_privileges` clears setuid, and setgid of what its group may
-    execute."""
+    execute. `generation`: as in `Commit`, where there is a `size`."""
 
     ino: InodeId
     mode: int | None = None
@@ -105,6 +106,7 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True, tag=3):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     kill_privileges: bool = False
+    generation: int = 0
 
 
 class ReadDirectory(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -198,7 +200,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
     Extents' offsets are the file's; with `append` they count from the end of the file as it then is. `size`: cut
     or lengthen the file to this first. `mtime_ns`: when it was written; the ctime is the same. BlockGone where a
-    block is not held for this session: send its bytes again.
+    block is not held for this session: send its bytes again. `generation`: of the locks that programs of the mount
+    have on the file (`Done.generation`), 0 without any; LockLost where they have been lost.
     """
 
     ino: InodeId
@@ -208,6 +211,7 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
     mtime_ns: int | None = None
     kill_privileges: bool = False
     size: int | None = None
+    generation: int = 0
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -225,6 +229,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True, tag=15):
     sync: bool = False
     mtime_ns: int | None = None
     kill_privileges: bool = False
+    generation: int = 0
 
 
 class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=16):
@@ -270,21 +275,24 @@ class RemoveXattr(msgspec.Struct, frozen=True, array_like=True, tag=21):
 
 
 class Punch(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    """-> Attributes. Bytes [start, end) become a hole; the size stays."""
+    """-> Attributes. Bytes [start, end) become a hole; the size stays. `generation`: as in `Commit`."""
 
     ino: InodeId
     start: int
     end: int
+    generation: int = 0
 
 
 class CopyRange(msgspec.Struct, frozen=True, array_like=True, tag=23):
-    """-> Attributes of the target. The two share the blocks; no data moves. What is committed is copied."""
+    """-> Attributes of the target. The two share the blocks; no data moves. What is committed is copied.
+    `generation`: as in `Commit`, of the target."""
 
     source: InodeId
     source_offset: int
     target: InodeId
     target_offset: int
     length: int
+    generation: int = 0
 
 
 class GetLock(msgspec.Struct, frozen=True, array_like=True, tag=24):
@@ -298,9 +306,10 @@ class GetLock(msgspec.Struct, frozen=True, array_like=True, tag=24):
 
 
 class SetLock(msgspec.Struct, frozen=True, array_like=True, tag=25):
-    """-> Done, at once or, with `wait`, when it is granted; WouldBlock, Deadlock. A flock (`flock`) and a POSIX
-    lock never meet. `owner` is unique in the session. `kind`: 0 read, 1 write, 2 unlock. `end` is the last byte.
-    `reclaim`: held before the session was lost; granted unless somebody got it since."""
+    """-> Done with a `generation`, at once or, with `wait`, when it is granted; WouldBlock, Deadlock. A flock
+    (`flock`) and a POSIX lock never meet. `owner` is unique in the session. `kind`: 0 read, 1 write, 2 unlock. `end` is
+    the last byte. `reclaim`: it was held before, in this `generation`, and the namenode has been started since or the
+    session has been lost; LockLost where somebody may have had it meanwhile."""
 
     ino: InodeId
     owner: int
@@ -311,6 +320,7 @@ class SetLock(msgspec.Struct, frozen=True, array_like=True, tag=25):
     flock: bool = False
     wait: bool = False
     reclaim: bool = False
+    generation: int = 0
 
 
 class CancelLock(msgspec.Struct, frozen=True, array_like=True, tag=26):
@@ -367,9 +377,11 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """`directories`: those whose entries were changed, as they are then."""
+    """`directories`: those whose entries were changed, as they are then. `generation`, after `SetLock`: of the locks
+    that the session then has on the inode, 0 without any."""
 
     directories: list[Attr] = []
+    generation: int = 0
 
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.errors import Exists, InvalidArgument, NameTooLong
+from dfslib.errors import Exists, InvalidArgument, NameTooLong, Stale
 from dfslib.model import NAME_MAX, Attr, FileType, InodeId
 from dfslib.namenode.files.once import Done, Outcome, once
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
-from dfslib.namenode.namespace import content, records
+from dfslib.namenode.namespace import content, keys, records
 from dfslib.namenode.namespace.attrs import AttrChange, kill_privileges, note_access, set_attrs
 from dfslib.namenode.namespace.create import NewInode, create
 from dfslib.namenode.namespace.link import link
@@ -26,17 +26,51 @@ _ACCESSES_MAX: Final = 4096
 """In one transaction; the times of more are not that important."""
 
 
-class Changing:
-    """`now_ns`: nanoseconds since the epoch. `stamp`: see files/once.py."""
+class Fence(NamedTuple):
+    """The file whose content a request changes, and the generation of the locks under which the mount does so."""
 
-    def __init__(self, engine: MetadataEngine, now_ns: Callable[[], int], stamp: Callable[[], int]) -> None:
+    ino: InodeId
+    generation: int
+
+
+class Changing:
+    """`check_locks` raises LockLost where a session must not change an inode under locks of a generation any more.
+    `now_ns`: nanoseconds since the epoch. `stamp`: see files/once.py."""
+
+    def __init__(
+        self,
+        engine: MetadataEngine,
+        check_locks: Callable[[str, InodeId, int], None],
+        now_ns: Callable[[], int],
+        stamp: Callable[[], int],
+    ) -> None:
         self._engine = engine
+        self._check_locks = check_locks
         self.now_ns = now_ns
         self._stamp = stamp
 
-    async def transact(self, session: Session, seq: int, fn: Callable[[Txn], Done]) -> Outcome:
-        """What `fn` came to, now or the first time that this request came."""
-        return await self._engine.transact(once(request_id(session, seq), fn, self._stamp), session)
+    async def transact(
+        self, session: Session, seq: int, fn: Callable[[Txn], Done], fence: Fence | None = None
+    ) -> Outcome:
+        """What `fn` came to, now or the first time that this request came.
+
+        Raises LockLost, and Stale where the session has ended: both are found out in the transaction itself, so that
+        nothing is done for a session behind what others did with its locks.
+        """
+
+        def change(txn: Txn) -> Done:
+            if fence is not None:
+                self._check_locks(session.id, *fence)
+            return fn(txn)
+
+        run = once(request_id(session, seq), change, self._stamp)
+
+        def run_unless_ended(txn: Txn) -> Outcome:
+            if txn.get(keys.session(session.id)) is None:
+                raise Stale("the session has ended")
+            return run(txn)
+
+        return await self._engine.transact(run_unless_ended, session)
 
     async def set_attr(self, session: Session, seq: int, request: wire.SetAttr) -> wire.Attributes:
         change = AttrChange(
@@ -54,7 +88,7 @@ class Changing:
                 attr = set_attrs(txn, request.ino, change, now)
             return Done(records.get_attr(txn, request.ino) if request.kill_privileges else attr)
 
-        return await self._attributes(session, seq, commit)
+        return await self._attributes(session, seq, commit, fence=Fence(request.ino, request.generation))
 
     async def create(self, session: Session, seq: int, request: wire.Create) -> wire.Attributes:
         """Raises Exists, IsADirectory and what the namespace does."""
@@ -139,9 +173,10 @@ class Changing:
         return await self._done(session, seq, commit)
 
     async def punch(self, session: Session, seq: int, request: wire.Punch) -> wire.Attributes:
-        return await self._attributes(
-            session, seq, lambda txn: Done(content.punch(txn, request.ino, request.start, request.end, self.now_ns()))
-        )
+        def commit(txn: Txn) -> Done:
+            return Done(content.punch(txn, request.ino, request.start, request.end, self.now_ns()))
+
+        return await self._attributes(session, seq, commit, fence=Fence(request.ino, request.generation))
 
     async def copy_range(self, session: Session, seq: int, request: wire.CopyRange) -> wire.Attributes:
         source = content.Range(request.source, request.source_offset, request.source_offset + request.length)
@@ -149,13 +184,18 @@ class Changing:
         def commit(txn: Txn) -> Done:
             return Done(content.copy_range(txn, source, request.target, request.target_offset, self.now_ns()))
 
-        return await self._attributes(session, seq, commit)
+        return await self._attributes(session, seq, commit, fence=Fence(request.target, request.generation))
 
     async def _attributes(
-        self, session: Session, seq: int, fn: Callable[[Txn], Done], *directories: InodeId
+        self,
+        session: Session,
+        seq: int,
+        fn: Callable[[Txn], Done],
+        *directories: InodeId,
+        fence: Fence | None = None,
     ) -> wire.Attributes:
         fn, after = _looking_at(fn, directories)
-        done = (await self.transact(session, seq, fn)).done
+        done = (await self.transact(session, seq, fn, fence)).done
         assert done.attr is not None
         return wire.Attributes(done.attr, done.created, directories=after)
 

@@ -1,12 +1,17 @@
-"""Waiting for locks: who came first is served first; who would wait for ever is told so."""
+"""Locks of all sessions: who came first is served first, who would wait for ever is told so, and who lost a lock does
+not write under it any more (lock_generations.py)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
-from dfslib.errors import Deadlock, InvalidArgument, WouldBlock
+from dfslib.errors import Deadlock, InvalidArgument, LockLost, WouldBlock
+from dfslib.model import InodeId
+from dfslib.namenode.sessions.ended_locks import EndedLocks
+from dfslib.namenode.sessions.lock_generations import LockGenerations
 from dfslib.namenode.sessions.locks import Held, LockTable, Owner, Place, would_deadlock
 from dfslib.wire.session import LOCK_END, GetLock, LockAnswer, SetLock
 
@@ -23,8 +28,12 @@ class _Waiter:
 
 
 class LockWaits:
-    def __init__(self) -> None:
+    """`next_generation`: see LockGenerations."""
+
+    def __init__(self, next_generation: Callable[[], int]) -> None:
         self._table = LockTable()
+        self._generations = LockGenerations(next_generation)
+        self._ended = EndedLocks()
         self._waiters: dict[Place, deque[_Waiter]] = {}
         self._settled = asyncio.Event()
         self._given_up: set[tuple[str, int]] = set()
@@ -44,28 +53,41 @@ class LockWaits:
             return LockAnswer(True, held.write, held.start, held.end, held.pid)
         return LockAnswer(False)
 
-    async def acquire(self, session: str, seq: int, request: SetLock) -> None:
-        """Raises WouldBlock, Deadlock, InvalidArgument."""
+    def check(self, session: str, ino: InodeId, generation: int) -> None:
+        """Raise LockLost where what the session has written in this generation must not be part of the inode any more.
+        To be called from any thread."""
+        if not self._generations.admits(session, ino, generation):
+            raise LockLost
+
+    async def acquire(self, session: str, seq: int, request: SetLock, *, recovering: bool = False) -> int:
+        """The generation of the session's locks on the inode from then on, 0 without any. `recovering`: the session is
+        from before a start of the namenode, and is saying what it had.
+
+        Raises WouldBlock, Deadlock, InvalidArgument; LockLost where a lock that is claimed again is not to be had.
+        """
         try:
-            await self._acquire(session, seq, request)
+            await self._acquire(session, seq, request, recovering)
         finally:
             self._given_up.discard((session, seq))
+        return self._generations.of(session, request.ino)
 
-    async def _acquire(self, session: str, seq: int, request: SetLock) -> None:
+    async def _acquire(self, session: str, seq: int, request: SetLock, recovering: bool) -> None:
         if request.kind not in (_READ, _WRITE, _UNLOCK):
             raise InvalidArgument(f"{request.kind} is no kind of lock")
         start, end = (0, LOCK_END) if request.flock else _range(request.start, request.end)
         lock = Held(Owner(session, request.owner), request.kind == _WRITE, start, end, request.pid)
         place = Place(request.ino, request.flock)
         if request.kind == _UNLOCK:
-            self._table.release(place, lock)
+            self._release(place, lock)
             self._serve(place)
             return
-        if not request.reclaim:
-            await self._settled.wait()
+        if request.reclaim:
+            self._reclaim(place, lock, request.generation, recovering)
+            return
+        await self._settled.wait()
         blockers = {held.owner for held in self._table.conflicts(place, lock)}
         if not blockers:
-            self._table.grant(place, lock)
+            self._grant(place, lock)
             self._serve(place)  # a write lock may have become a read lock
             return
         if not request.wait or (session, seq) in self._given_up:
@@ -73,9 +95,31 @@ class LockWaits:
         if not request.flock and would_deadlock(self._who_waits(), lock.owner, blockers):
             raise Deadlock
         if request.flock:  # its conversion gives up what it had (flock(2))
-            self._table.release(place, lock)
+            self._release(place, lock)
             self._serve(place)
         await self._wait(place, _Waiter(seq, lock))
+
+    def _reclaim(self, place: Place, lock: Held, generation: int, recovering: bool) -> None:
+        """What a session had before the namenode was started, it has again. What it had in a session that has ended
+        meanwhile, it has if nobody had anything against it since."""
+        session, ino = lock.owner.session, place.ino
+        if not self._table.has(place, lock):  # else it is said again
+            free = not any(self._table.conflicts(place, lock))
+            if not free or not (recovering or self._ended.may_claim(generation, place, lock)):
+                self._generations.lost(session, ino, generation)
+                raise LockLost
+            self._table.grant(place, lock)
+        self._generations.claimed(session, ino, generation)
+
+    def _grant(self, place: Place, lock: Held) -> None:
+        self._table.grant(place, lock)
+        self._generations.granted(lock.owner.session, place.ino)
+        self._ended.overtaken(place, lock)
+
+    def _release(self, place: Place, lock: Held) -> None:
+        self._table.release(place, lock)
+        if not self._table.has_any(lock.owner.session, place.ino):
+            self._generations.given_up(lock.owner.session, place.ino)
 
     async def _wait(self, place: Place, waiter: _Waiter) -> None:
         self._waiters.setdefault(place, deque()).append(waiter)
@@ -83,7 +127,7 @@ class LockWaits:
             await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-                self._table.release(place, waiter.lock)
+                self._release(place, waiter.lock)
             self._forget(place, waiter)
             self._serve(place)
             raise
@@ -103,6 +147,10 @@ class LockWaits:
             for waiter in waiters:
                 if waiter.lock.owner.session == session and not waiter.granted.done():
                     waiter.granted.set_exception(WouldBlock())
+        for place, lock in self._table.of_session(session):
+            if generation := self._generations.of(session, place.ino):
+                self._ended.add(generation, place, lock)
+        self._generations.ended(session)
         for place in {*self._table.release_session(session), *self._waiters}:
             self._drop_done(place)
             self._serve(place)
@@ -111,7 +159,7 @@ class LockWaits:
         """Grant what can be granted now, those who came first first."""
         for waiter in list(self._waiters.get(place, ())):
             if not waiter.granted.done() and not any(self._table.conflicts(place, waiter.lock)):
-                self._table.grant(place, waiter.lock)
+                self._grant(place, waiter.lock)
                 waiter.granted.set_result(None)
         self._drop_done(place)
 

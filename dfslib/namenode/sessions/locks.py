@@ -55,6 +55,24 @@ class LockTable:
         """The owner has nothing in the range any more."""
         self._set(place, self._without(place, lock))
 
+    def has(self, place: Place, lock: Held) -> bool:
+        """Whether the owner has all of this already, in one lock."""
+        return any(
+            held.owner == lock.owner
+            and held.write == lock.write
+            and held.start <= lock.start
+            and lock.end <= held.end
+            for held in self._held.get(place, [])
+        )
+
+    def has_any(self, session: str, ino: InodeId) -> bool:
+        """Whether a session has any lock on an inode."""
+        places = (Place(ino, flock) for flock in (False, True))
+        return any(held.owner.session == session for place in places for held in self._held.get(place, []))
+
+    def of_session(self, session: str) -> Iterator[tuple[Place, Held]]:
+        return ((place, one) for place, held in self._held.items() for one in held if one.owner.session == session)
+
     def release_session(self, session: str) -> list[Place]:
         """Where it had locks."""
         places = [place for place, held in self._held.items() if any(one.owner.session == session for one in held)]

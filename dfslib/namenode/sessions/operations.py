@@ -98,5 +98,6 @@ class Operations:
         )
 
     async def _set_lock(self, session: Session, seq: int, request: wire.SetLock) -> wire.Result:
-        await self._sessions.locks.acquire(session.id, seq, request)
-        return self.done
+        recovering = session.recovering
+        generation = await self._sessions.locks.acquire(session.id, seq, request, recovering=recovering)
+        return wire.Done(generation=generation)

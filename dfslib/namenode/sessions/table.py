@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn, Writes, prefix_end
 from dfslib.namenode.namespace import keys
 from dfslib.namenode.sessions.connection import Connection
+from dfslib.namenode.sessions.lock_generations import new_session_id
 from dfslib.namenode.sessions.lock_waits import LockWaits
 from dfslib.namenode.sessions.session import Session
 from dfslib.runtime.logs import event
@@ -34,25 +34,26 @@ _NAME_MAX: Final = 256
 
 
 class Sessions:
-    """`monotonic`: seconds."""
+    """`monotonic`: seconds. `stamp`: see runtime.stamps."""
 
     def __init__(
         self, engine: MetadataEngine, writer: BlockWriter, registry: Registry, grace_s: float,
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float], stamp: Callable[[], int],
     ) -> None:  # fmt: skip
         self._engine = engine
         self._writer = writer
         self._registry = registry
         self.grace_s = grace_s
         self._monotonic = monotonic
+        self._stamp = stamp
         self._sessions: dict[str, Session] = {}
-        self._broken_off: list[str] = []
-        """Sessions of mounts that went away before they heard that it had begun."""
+        self._ending: list[Session] = []
+        """Over, and perhaps still in the metadata: what they hold is nobody else's yet."""
         self._opens: Counter[InodeId] = Counter()
         self._nodes: list[Node] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting_for_old = False
-        self.locks = LockWaits()
+        self.locks = LockWaits(stamp)
 
     def load(self) -> None:
         """Find the sessions of before, once the metadata is open: their grace begins now. Does nothing the second
@@ -75,11 +76,11 @@ class Sessions:
 
     async def begin(self, name: str) -> Session:
         self.load()
-        session = Session(uuid.uuid4().hex, name[:_NAME_MAX], self._monotonic())
+        session = Session(new_session_id(self._stamp()), name[:_NAME_MAX], self._monotonic())
         try:
             await self._engine.transact(lambda txn: txn.put(keys.session(session.id), session.name.encode()))
         except BaseException:
-            self._broken_off.append(session.id)  # it may be in the metadata all the same
+            self._ending.append(session)  # it may be in the metadata all the same
             raise
         self._sessions[session.id] = session
         log.info(event("session began", session=session.id, mount=session.name))
@@ -99,8 +100,7 @@ class Sessions:
     def came_back(self, session: Session) -> None:
         """It has said what it has open and locked."""
         session.known_before = session.recovering = False
-        if self._waiting_for_old and not any(one.known_before for one in self._sessions.values()):
-            self._old_are_settled()
+        self._settle()
 
     def disconnected(self, session: Session, connection: Connection) -> None:
         """Its caches are gone: nobody could have told it of changes."""
@@ -118,15 +118,22 @@ class Sessions:
         for task in session.running.values():
             if task is not asyncio.current_task():
                 task.cancel()
-        try:
-            await self._engine.transact(partial(_forget, session.id))
-        finally:
-            for ino in list(session.opens):
-                self.closed(session, ino, session.opens[ino])
-            for block in list(session.blocks):
-                self.drop_block(session, block, used=False)
-            self.locks.drop_session(session.id)
+        self._ending.append(session)
+        await self._finish(session)
         log.info(event("session ended", session=session.id, mount=session.name))
+
+    async def _finish(self, session: Session) -> None:
+        """What it held goes to others once the session cannot be taken up any more, not even after a restart. Where
+        that fails, it is tried again."""
+        await self._engine.transact(partial(_forget, session.id))
+        if session not in self._ending:
+            return
+        self._ending.remove(session)
+        for ino in list(session.opens):
+            self.closed(session, ino, session.opens[ino])
+        for block in list(session.blocks):
+            self.drop_block(session, block, used=False)
+        self.locks.drop_session(session.id)
 
     async def run_once(self) -> None:
         """End those that have not come back in time; tell all of datanodes that came or went."""
@@ -135,19 +142,19 @@ class Sessions:
         for session in self.all():
             if session.gone_s is not None and now - session.gone_s > self.grace_s:
                 await self.end(session)
-        for session_id in list(self._broken_off):
-            await self._engine.transact(partial(_forget, session_id))
-            self._broken_off.remove(session_id)
-        if self._waiting_for_old and not any(session.known_before for session in self._sessions.values()):
-            self._old_are_settled()
+        for session in list(self._ending):
+            await self._finish(session)
+        self._settle()
         if (nodes := self.nodes()) != self._nodes:
             self._nodes = nodes
             for session in self._sessions.values():
                 session.send(Nodes(nodes))
 
-    def _old_are_settled(self) -> None:
-        self._waiting_for_old = False
-        self.locks.everybody_is_back()
+    def _settle(self) -> None:
+        """Once nobody can claim anything from before this process any more."""
+        if self._waiting_for_old and not any(one.known_before for one in (*self._sessions.values(), *self._ending)):
+            self._waiting_for_old = False
+            self.locks.everybody_is_back()
 
     async def close_connections(self) -> None:
         """The namenode stops: mounts look for the next one."""

@@ -16,7 +16,7 @@ from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import content, extents, records
 from dfslib.namenode.namespace.attrs import kill_privileges
 from dfslib.namenode.namespace.deferred import add_deferred
-from dfslib.namenode.sessions.changing import Changing, request_id, written_at
+from dfslib.namenode.sessions.changing import Changing, Fence, request_id, written_at
 from dfslib.namenode.sessions.session import Session
 from dfslib.namenode.sessions.table import Sessions
 from dfslib.wire import session as wire
@@ -70,7 +70,7 @@ class Writing:
                     content.truncate(txn, request.ino, request.size, self._changing.now_ns())
                 return self._lay(txn, request, request.extents, request.blocks)
 
-            done, repeated = await self._changing.transact(session, seq, commit)
+            done, repeated = await self._changing.transact(session, seq, commit, _fence(request))
         for ref in request.blocks:
             self._writer.accepted_without(set(session.blocks.get(ref.block, ())).difference(ref.nodes))
             self._sessions.drop_block(session, ref.block, used=not repeated)
@@ -103,7 +103,7 @@ class Writing:
             add_deferred(txn, block, data)
             return self._lay(txn, request, placed, [])
 
-        return (await self._changing.transact(session, seq, commit)).done
+        return (await self._changing.transact(session, seq, commit, _fence(request))).done
 
     async def _store(self, session: Session, seq: int, request: wire.Write, data: bytes, copies: int) -> Done:
         offset = request.pieces[0].offset if request.pieces else 0
@@ -115,7 +115,7 @@ class Writing:
             if not request.sync:
                 self._unsynced.note(request.ino, packed.ref.nodes)
             done, repeated = await self._changing.transact(
-                session, seq, lambda txn: self._lay(txn, request, placed, [packed.ref])
+                session, seq, lambda txn: self._lay(txn, request, placed, [packed.ref]), _fence(request)
             )
             used = not repeated
             return done
@@ -162,6 +162,10 @@ class Writing:
     def _copies(self, ino: InodeId) -> int:
         attr = self._engine.read(lambda txn: records.get_attr(txn, ino))
         return self._writer.copies(attr.replication)
+
+
+def _fence(request: wire.Write | wire.Commit) -> Fence:
+    return Fence(request.ino, request.generation)
 
 
 def _placed(pieces: Sequence[wire.Piece], block: BlockId, at: int) -> list[Extent]:

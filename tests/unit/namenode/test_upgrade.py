@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -98,12 +99,16 @@ class Engine(MemoryEngine):
         return await super().transact(fn, by)
 
 
+def sessions(engine: MemoryEngine, registry: Registry) -> Sessions:
+    return Sessions(engine, cast(BlockWriter, None), registry, 60.0, lambda: 0.0, itertools.count(1).__next__)
+
+
 class Namenode:
     """At level 1, with one datanode that has come."""
 
     def __init__(self) -> None:
         self.engine, self.cluster, self.registry, self.tasks = Engine(), Cluster(), Registry(5, 60), Tasks()
-        self.sessions = Sessions(self.engine, cast(BlockWriter, None), self.registry, 60.0, lambda: 0.0)
+        self.sessions = sessions(self.engine, self.registry)
         self.moving: dict[str, int | None] = {}
         self.upgrade = Upgrade(
             self.engine, self.cluster, self.registry, self.sessions, self.moving.get, self.tasks, lambda: 0.0
@@ -172,7 +177,7 @@ def test_who_is_in_the_way_is_named_and_nothing_changes() -> None:
 
 def test_sessions_from_before_a_restart_are_waited_for() -> None:
     async def work(namenode: Namenode) -> None:
-        before = Sessions(namenode.engine, cast(BlockWriter, None), namenode.registry, 60.0, lambda: 0.0)
+        before = sessions(namenode.engine, namenode.registry)
         await before.begin("host:/mnt")
         with pytest.raises(InvalidArgument, match="host:/mnt has not come back"):
             await namenode.upgrade.finalize()

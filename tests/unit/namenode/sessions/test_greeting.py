@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -52,7 +53,8 @@ class Namenode:
     def __init__(self) -> None:
         self.cluster, self.tasks = Cluster(), Tasks()
         engine = MemoryEngine()
-        self.sessions = SlowSessions(engine, cast(BlockWriter, None), Registry(5, 60), 60.0, lambda: 0.0)
+        writer, stamp = cast(BlockWriter, None), itertools.count(1).__next__
+        self.sessions = SlowSessions(engine, writer, Registry(5, 60), 60.0, lambda: 0.0, stamp)
         self.routes = SessionRoutes(self.sessions, cast(Operations, None), self.cluster, self.tasks)
 
     async def greet(self, hello: Hello) -> Any:

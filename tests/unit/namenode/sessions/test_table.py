@@ -13,7 +13,7 @@ import pytest
 from aiohttp import WSMessage, WSMsgType, web
 from msgspec.structs import replace
 
-from dfslib.errors import Stale, WouldBlock
+from dfslib.errors import LockLost, NoSpace, Stale, WouldBlock
 from dfslib.model import ROOT, BlockId, FileType, InodeId
 from dfslib.namenode.blocks.garbage import GarbageCollector
 from dfslib.namenode.blocks.in_flight import InFlight
@@ -21,11 +21,12 @@ from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.checkpoint.cluster import Cluster
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
-from dfslib.namenode.metadata.engine import prefix_end
+from dfslib.namenode.metadata.engine import T, Txn, prefix_end
 from dfslib.namenode.metadata.memory_engine import MemoryEngine
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.create import NewInode, create, make_root
 from dfslib.namenode.sessions.app import SessionRoutes
+from dfslib.namenode.sessions.changing import Changing
 from dfslib.namenode.sessions.connection import Connection
 from dfslib.namenode.sessions.operations import Operations
 from dfslib.namenode.sessions.table import Sessions
@@ -66,7 +67,7 @@ def table(engine: MemoryEngine) -> Sessions:
         registry, in_flight, garbage, Tasks(), lambda: BlockId(next(ids)), time.monotonic,
         replication=1, min_replicas=1, stall_timeout_s=1,
     )  # fmt: skip
-    return Sessions(engine, writer, registry, 60, time.monotonic)
+    return Sessions(engine, writer, registry, 60, time.monotonic, clocks.stamps.now)
 
 
 def test_a_mount_that_cannot_be_told_is_cut_off_and_the_others_are_told(
@@ -227,3 +228,95 @@ def test_what_comes_on_a_connection_that_another_one_has_replaced_is_not_done() 
 
     assert run(scenario(False)) == [wire.Close(InodeId(5)), wire.Close(InodeId(6))]
     assert run(scenario(True)) == []
+
+
+def changing(engine: MemoryEngine, sessions: Sessions) -> Changing:
+    stamps = Stamps(time.time_ns, time.monotonic, 600, 0)
+    return Changing(engine, sessions.locks.check, time.time_ns, stamps.now)
+
+
+def test_nothing_is_done_for_a_session_behind_its_end() -> None:
+    """Its locks are somebody else's then. What it had asked for before is done, or is not."""
+
+    async def scenario() -> None:
+        engine = memory_engine()
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        session = await sessions.begin("mount")
+        change = changing(engine, sessions)
+        await change.create(session, 1, wire.Create(ROOT, b"before", FileType.FILE, 0o644, 0, 0))
+        await sessions.end(session)
+        with pytest.raises(Stale):
+            await change.create(session, 2, wire.Create(ROOT, b"behind", FileType.FILE, 0o644, 0, 0))
+        with pytest.raises(Stale):
+            await change.create(session, 1, wire.Create(ROOT, b"before", FileType.FILE, 0o644, 0, 0))
+        assert engine.read(lambda txn: records.get_dentry(txn, ROOT, b"behind")) is None
+
+    run(scenario())
+
+
+def test_what_was_written_under_a_lost_lock_is_refused_in_its_transaction() -> None:
+    async def scenario() -> None:
+        engine = memory_engine()
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        first, second = await sessions.begin("first"), await sessions.begin("second")
+        change = changing(engine, sessions)
+        made = await change.create(first, 1, wire.Create(ROOT, b"f", FileType.FILE, 0o644, 0, 0))
+        other = await change.create(first, 2, wire.Create(ROOT, b"g", FileType.FILE, 0o644, 0, 0))
+        ino = made.attr.ino
+        old = await sessions.locks.acquire(first.id, 3, replace(LOCK, ino=ino))
+        await change.set_attr(first, 4, wire.SetAttr(ino, size=4, generation=old))
+        await sessions.end(first)
+        await sessions.locks.acquire(second.id, 1, replace(LOCK, ino=ino))
+        again = await sessions.begin("first")
+        for seq, operation in enumerate(
+            (
+                change.set_attr(again, 1, wire.SetAttr(ino, size=8, generation=old)),
+                change.punch(again, 2, wire.Punch(ino, 0, 4, old)),
+                change.copy_range(again, 3, wire.CopyRange(other.attr.ino, 0, ino, 0, 4, old)),
+            )
+        ):
+            with pytest.raises(LockLost):
+                await operation
+            assert engine.read(lambda txn: records.get_attr(txn, ino)).size == 4, seq
+        await change.copy_range(again, 4, wire.CopyRange(ino, 0, other.attr.ino, 0, 4, 0))
+        await change.set_attr(again, 5, wire.SetAttr(ino, size=2))  # it says nothing of a lock
+
+    run(scenario())
+
+
+def test_a_session_whose_end_fails_holds_what_it_has_until_it_succeeds() -> None:
+    """Else it could be taken up again after a restart, and with it locks that others have had since."""
+
+    class Failing(MemoryEngine):
+        failures = 0
+
+        async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:
+            if self.failures:
+                self.failures -= 1
+                raise NoSpace
+            return await super().transact(fn, by)
+
+    async def scenario() -> None:
+        engine = Failing(chance())
+        await engine.transact(lambda txn: make_root(txn, 1))
+        sessions = table(engine)
+        session = await sessions.begin("mount")
+        sessions.opened(session, ROOT)
+        await sessions.locks.acquire(session.id, 1, LOCK)
+        engine.failures = 2
+        with pytest.raises(NoSpace):
+            await sessions.end(session)
+        with pytest.raises(NoSpace):
+            await sessions.run_once()
+        assert ROOT in sessions
+        with pytest.raises(Stale):
+            sessions.resume(session.id)
+        with pytest.raises(WouldBlock):
+            await sessions.locks.acquire("other", 1, LOCK)
+        await sessions.run_once()
+        assert ROOT not in sessions
+        assert await sessions.locks.acquire("other", 1, LOCK)
+
+    run(scenario())
