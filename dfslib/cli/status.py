@@ -68,6 +68,13 @@ def describe_metadata(metadata: MetadataState, now_s: float) -> list[str]:
     else:
         copied = f"{moment(metadata.copied_until)} ({duration(now_s - metadata.copied_until)} ago)"
         found.append(f"metadata: copied to the datanodes until {copied}")
+    if metadata.checked is not None:
+        checked = f"{moment(metadata.checked)} ({duration(now_s - metadata.checked)} ago)"
+        found.append(f"metadata: checked {checked}" + (", and is checked again now" if metadata.checking else ""))
+    elif metadata.checking:
+        found.append("metadata: not checked yet; a check runs")
+    if metadata.damage:
+        found.append(f"metadata: was damaged before: {metadata.damage}")
     if metadata.restored_until is not None:
         found.append(f"metadata: restored to {moment(metadata.restored_until)}; later changes are missing")
     if metadata.held:

@@ -177,9 +177,11 @@ class MetadataState:
     """The namenode's metadata. Times are in seconds since the epoch.
 
     `state` is `open`, `waiting` (an empty namenode, until datanodes tell whether there is a cluster to be
-    restored) or `restoring`; `detail` says what it waits for. `copied_until`: all changes up to then are on
-    datanodes. `restored_until`: it was restored, changes after that moment are missing. `held`: nothing is
-    deleted from the datanodes until `release`.
+    restored), `restoring`, or `checking` (it is checked before it is opened); `detail` says what it waits for.
+    `copied_until`: all changes up to then are on datanodes. `restored_until`: it was restored, changes after that
+    moment are missing. `held`: nothing is deleted from the datanodes until `release`. `checked`: when all of it was
+    last found to be right; `checking`: it is checked now. `damage`: why the last metadata that was set aside was, and
+    where it is.
     """
 
     state: str = "open"
@@ -187,6 +189,9 @@ class MetadataState:
     copied_until: float | None = None
     restored_until: float | None = None
     held: bool = False
+    checked: float | None = None
+    checking: bool = False
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,9 @@ class _CopiesCollector(Collector):
             ("copied_timestamp_seconds", "All changes up to then are on a datanode", metadata.copied_until or 0),
             ("copies", "Datanodes that have all of the metadata", shipper.complete()),
             ("copy_bytes", "Bytes of one copy, compressed", shipper.shipped_bytes()),
+            ("checked_timestamp_seconds", "All of the metadata was last found to be right then", metadata.checked or 0),
+            ("checking", "1 while all of the metadata is checked", int(metadata.checking)),
+            ("damaged", "1 where metadata was damaged, and was set aside", int(bool(metadata.damage))),
             ("held", "1 after a restore, while nothing is deleted from the datanodes", int(metadata.held)),
         )
         return [

@@ -47,6 +47,9 @@ from dfslib.namenode.sessions.writing import Writing
 from dfslib.namenode.status import ClusterStatus
 from dfslib.namenode.upgrade.app import UpgradeRoutes
 from dfslib.namenode.upgrade.finalize import Upgrade
+from dfslib.namenode.verification.checking import Checker
+from dfslib.namenode.verification.crashes import Crashes
+from dfslib.namenode.verification.guard import Guard
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
 from dfslib.runtime.stamps import Stamps
@@ -82,19 +85,29 @@ class NameNode:
         """Opens the metadata. Raises Unavailable where another namenode has it, OSError."""
         settings = self._settings
         folder: Path = settings["DFS_DB_PATH"]
-        engine = LmdbEngine(folder)
+        crashes = Crashes(folder)
+        guard = Guard(
+            folder,
+            Checker(folder, lambda: engine.forget_dead_readers()),
+            crashes.told(),
+            lambda: engine.open(),
+            time.time_ns,
+            time.monotonic,
+        )
+        engine = LmdbEngine(folder, opened=False, on_damage=guard.met)
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
-        keeper = Keeper(engine, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
+        keeper = Keeper(engine, guard, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
         journal = Journal(time.time_ns)
         engine.journal(journal.committed)
         shipper = Shipper(
             engine, registry, keeper.cluster, journal, folder / "copies", time.monotonic, keeper.outdated
         )
         self._keeper = keeper
-        asyncio.run(keeper.load())
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
-        remembered = engine.read(lambda txn: last_stamp(txn, time.time_ns()))
-        clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, KEEP_S, remembered))
+        clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, KEEP_S))
+        keeper.on_open = lambda: clocks.stamps.go_on_from(engine.read(lambda txn: last_stamp(txn, time.time_ns())))
+        asyncio.run(keeper.load())
+        crashes.arm()
         collector = GarbageCollector(
             engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"], is_held=lambda: keeper.hold.held
         )
@@ -115,7 +128,7 @@ class NameNode:
         repair = Repair(engine, registry, orders, lambda txn, block: wanted_copies(txn, block, default), time.monotonic)
         repair.is_held = lambda: keeper.hold.held
         writer.on_short = repair.changed
-        status = ClusterStatus(engine, keeper, registry, writer.required, default, repair, time.monotonic)
+        status = ClusterStatus(engine, keeper, guard, registry, writer.required, default, repair, time.monotonic)
         mover = Mover(engine, writer)
         compaction = Compaction(engine, writer, mover, status.urls)
         deferral = Deferral(engine, writer, mover, new_id)
@@ -178,6 +191,7 @@ class NameNode:
             for part in (writer, compaction, keeper, shipper, finder, unsynced):
                 part.use(session)
             tasks.spawn(keeper.run_until_open(), "opening")
+            tasks.spawn(guard.watch(), "verification")
             spawn(collector.run_once, _COLLECT_EVERY_S, "garbage")
             spawn(repair.run_once, _REPAIR_EVERY_S, "repair")
             spawn(compaction.run_once, _COMPACT_EVERY_S, "compaction")
@@ -194,6 +208,7 @@ class NameNode:
             await shipper.close()
             await session.close()
             engine.close()
+            crashes.disarm()
 
         upgrade = Upgrade(
             engine, keeper.cluster, registry, sessions, repair.held_back, tasks, time.monotonic
@@ -211,5 +226,5 @@ class NameNode:
         return app
 
     async def run_while_serving(self) -> None:
-        """Raises StartAgain where the metadata turns out to be out of date."""
-        await self._keeper.wait_outdated()
+        """Raises StartAgain where the metadata turns out to be out of date, or damaged."""
+        await self._keeper.wait_to_start_again()

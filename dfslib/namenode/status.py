@@ -8,12 +8,15 @@ from typing import Final
 
 from dfslib.model import REPLICATION_ALL, ROOT, InodeId, NodeId, format_block
 from dfslib.namenode.blocks.copies import wanted_copies
+from dfslib.namenode.checkpoint.cluster import State
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.membership.registry import NodeState, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.check import check
+from dfslib.namenode.namespace.records import Totals
 from dfslib.namenode.repair.worker import Repair
+from dfslib.namenode.verification.guard import Guard
 from dfslib.wire import routes
 from dfslib.wire.attributes import format_replication
 from dfslib.wire.features import NEWEST_LEVEL, VERSION
@@ -29,6 +32,7 @@ class ClusterStatus:
         self,
         engine: MetadataEngine,
         keeper: Keeper,
+        guard: Guard,
         registry: Registry,
         required: Callable[[int], int],
         replication: int,
@@ -38,6 +42,7 @@ class ClusterStatus:
         """`required` gives the copies that a write with so many copies needs."""
         self._engine = engine
         self._keeper = keeper
+        self._guard = guard
         self._registry = registry
         self._required = required
         self._replication = replication
@@ -47,7 +52,7 @@ class ClusterStatus:
 
     def cluster(self) -> ClusterBody:
         now = self._monotonic()
-        garbage = self._engine.read(_count_garbage)
+        garbage = self._engine.read(_count_garbage) if self._is_there else 0
         nodes = [
             NodeBody(
                 id=node.id,
@@ -80,20 +85,29 @@ class ClusterStatus:
             newest_level=NEWEST_LEVEL,
         )
 
+    @property
+    def _is_there(self) -> bool:
+        """There is a store that can be read, with or without metadata in it."""
+        return self._keeper.cluster.state is not State.CHECKING
+
     def metadata(self) -> MetadataBody:
-        """Whether there is metadata here, and its copies."""
-        cluster = self._keeper.cluster
+        """Whether there is metadata here, whether it is right, and its copies."""
+        cluster, guard = self._keeper.cluster, self._guard
+        aside = guard.marker.set_aside
         return MetadataBody(
             state=cluster.state.value,
-            detail=cluster.detail,
+            detail=cluster.detail or guard.detail,
             copied_until=_seconds(cluster.copied_until_ns),
             restored_until=_seconds(cluster.restored_until_ns),
             held=self._keeper.hold.held,
+            checked=_seconds(guard.marker.checked_ns or None),
+            checking=guard.is_checking,
+            damage=f"{aside.reason}; it was set aside in {aside.folder}" if aside is not None else "",
         )
 
     def df(self) -> DfBody:
         alive = self._registry.alive(self._monotonic())
-        totals = self._engine.read(records.get_totals)
+        totals = self._engine.read(records.get_totals) if self._is_there else Totals()
         free = sorted((node.free for node in alive), reverse=True)
         return DfBody(
             capacity=sum(node.capacity for node in alive),

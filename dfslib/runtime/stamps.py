@@ -18,18 +18,21 @@ SAMPLE_EVERY_S: Final = 1.0
 class Stamps:
     """For any thread: they are given in transactions, and asked for beside them."""
 
-    def __init__(
-        self, wall_ns: Callable[[], int], monotonic_s: Callable[[], float], longest_s: float, at_least: int = 0
-    ) -> None:
-        """`longest_s`: the greatest age that is going to be asked for. `at_least`: no stamp in the store is
-        greater."""
+    def __init__(self, wall_ns: Callable[[], int], monotonic_s: Callable[[], float], longest_s: float) -> None:
+        """`longest_s`: the greatest age that is going to be asked for."""
         self._wall_ns = wall_ns
         self._monotonic_s = monotonic_s
         self._longest_s = longest_s
         self._lock = threading.Lock()
-        self._last = max(at_least, wall_ns())
+        self._last = wall_ns()
         self._samples: deque[tuple[float, int]] = deque([(monotonic_s(), self._last)])
         """At that time, no greater stamp had been given."""
+
+    def go_on_from(self, stamp: int) -> None:
+        """None in the store is greater than this one: all to come are."""
+        with self._lock:
+            self._last = max(self._last, stamp)
+            self._samples.append((self._monotonic_s(), self._last))
 
     def now(self) -> int:
         """A stamp: nanoseconds, about those since the epoch, and greater than all before, also those sampled."""

@@ -9,6 +9,8 @@ from dfslib.namenode.upgrade.level import Level
 
 
 class State(enum.StrEnum):
+    CHECKING = "checking"
+    """Whether the store is damaged is found out before it is opened."""
     OPEN = "open"
     WAITING = "waiting"
     RESTORING = "restoring"

@@ -1,9 +1,10 @@
 """The life of the metadata as a whole: opened, begun, restored, or found to be out of date.
 
-    the store has a cluster ──────────────────────────────► open
-    it is empty ─► waiting ─► (datanodes tell) ─► restoring ─► open
-                      └─► (all of them are new) ──────────────► open
+    the folder is checked (verification/) ─► the store has a cluster ─► open
+    it is empty, or was set aside ─► waiting ─► (datanodes tell) ─► restoring ─► open
+                                        └─► (all of them are new) ──────────────► open
     open ─► (a datanode has met a later epoch) ─► the process starts again ─► set aside ─► waiting
+    open ─► (the store is damaged) ─► the process starts again ─► checked ─► set aside ─► waiting
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from dfslib.errors import DfsError, InvalidArgument, Unavailable
+from dfslib.errors import DfsError, InputOutput, InvalidArgument, Unavailable
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.fetching import fetch, survey
 from dfslib.namenode.checkpoint.format import name_of
@@ -30,6 +31,8 @@ from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.namespace.records import RestoringRecord
 from dfslib.namenode.upgrade.level import too_late
+from dfslib.namenode.verification.checking import CheckFailed
+from dfslib.namenode.verification.guard import Remnant
 from dfslib.runtime.logs import event
 from dfslib.runtime.serving import StartAgain
 from dfslib.transfer.peer_session import PeerSession
@@ -42,10 +45,36 @@ _AGAIN_S: Final = 10.0
 """Until a restore that failed is tried anew; a datanode that comes meanwhile may have what was missing."""
 
 
+class Gate(Protocol):
+    """What stands before the store (verification/guard.py)."""
+
+    @property
+    def remnant(self) -> Remnant | None:
+        """What is left of a store that is gone, or was set aside; None where there is a store, or never was one."""
+        ...
+
+    async def admit(self) -> bool:
+        """Open the store, if it may be opened now; else it is opened by `check_first`. Raises OSError, CheckFailed."""
+        ...
+
+    async def check_first(self) -> None:
+        """Raises OSError, CheckFailed."""
+        ...
+
+    def opened(self, cluster_id: str) -> None:
+        """From now on something may be acknowledged, by this cluster. Raises OSError."""
+        ...
+
+    async def damaged(self) -> str:
+        """Return once the open store is known to be damaged; why."""
+        ...
+
+
 class Keeper:
     def __init__(
         self,
         engine: MetadataEngine,
+        gate: Gate,
         registry: Registry,
         folder: Path,
         monotonic: Callable[[], float],
@@ -56,7 +85,10 @@ class Keeper:
         store begins a cluster at once."""
         self.cluster = Cluster()
         self.hold = Hold(engine, monotonic)
+        self.on_open: Callable[[], None] = lambda: None
+        """Called when the metadata is there, before anything is served."""
         self._engine = engine
+        self._gate = gate
         self._registry = registry
         self._folder = folder
         self._monotonic = monotonic
@@ -64,6 +96,8 @@ class Keeper:
         self._reason = ""
         """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
+        self._fatal: BaseException | None = None
+        """What the process is to end with."""
         self._busy = asyncio.Lock()
         """Held while a restore runs, so that an operator's and our own do not meet."""
         self._session: PeerSession | None = None
@@ -73,8 +107,19 @@ class Keeper:
         self._session = session
 
     async def load(self) -> None:
-        """Open the store, if it has a cluster; empty it, if it is not whole. Raises Unavailable for a store of a
-        later level, OSError where what is out of date cannot be set aside."""
+        """Open the store, if it may be opened at once and has a cluster; empty it, if it is not whole. Raises
+        Unavailable for a store of a later level, OSError where what is out of date cannot be set aside."""
+        try:
+            if await self._gate.admit():
+                await self._load()
+            else:
+                self.cluster.state = State.CHECKING
+        except CheckFailed as error:
+            raise InputOutput(f"the metadata cannot be checked, and so is not opened: {error}") from error
+
+    async def _load(self) -> None:
+        if self._gate.remnant is not None:
+            await mark(self._engine, self._gate.remnant.cluster_id)
         unwhole = self._engine.read(unfinished)
         if unwhole is not None:
             await self._empty(unwhole)
@@ -94,7 +139,7 @@ class Keeper:
             await mark(self._engine, unwhole.cluster_id)
             log.critical(event("metadata that is out of date set aside", path=path, was=was and name_of(was)))
         else:
-            log.warning(event("a restore was interrupted", action="it begins anew"))
+            log.warning(event("the metadata is not whole", action="it is restored"))
         await clear(self._engine)
         self._opening = Opening(new_cluster=False, only=unwhole.cluster_id)
 
@@ -149,6 +194,8 @@ class Keeper:
         async with self._busy:
             if self.cluster.state is State.OPEN or self._outdated.is_set():
                 return None
+            if self.cluster.state is State.CHECKING:
+                return await self._check_first()
             try:
                 await self._decide()
             except (DfsError, OSError) as error:
@@ -163,12 +210,32 @@ class Keeper:
             self._reason = str(error)
             log.critical(event("restore failed", reason=error, next_attempt_s=_AGAIN_S))
 
+    async def _check_first(self) -> float:
+        """How long to pause before what comes next. A store that must not be opened after all ends the process, as at
+        any other start."""
+        try:
+            await self._gate.check_first()
+        except (CheckFailed, OSError) as error:
+            self.cluster.detail = f"the check failed, and is tried again every {_AGAIN_S:g} s: {error}"
+            log.critical(event("the metadata cannot be checked", reason=error, next_attempt_s=_AGAIN_S))
+            return _AGAIN_S
+        self.cluster.state = State.WAITING
+        try:
+            await self._load()
+        except (DfsError, OSError) as error:
+            self._fatal = error
+            self._outdated.set()
+        return 0.0
+
     async def restore(self, source_url: str | None) -> None:
         """Restore now, from one datanode's copies or from those of all that have come.
 
         Raises InvalidArgument where there is metadata, no datanode that was named has come, or their cluster is of a
-        later level than this build knows; Unavailable where none has a copy that can be used.
+        later level than this build knows; Unavailable where none has a copy that can be used, and while the metadata
+        that is here is checked.
         """
+        if self.cluster.state is State.CHECKING:
+            self.cluster.require_open()
         async with self._busy:
             if self.cluster.state is State.OPEN:
                 raise InvalidArgument("this namenode has metadata; it is restored into an empty one only")
@@ -185,13 +252,26 @@ class Keeper:
                 raise InvalidArgument(too_late(f"cluster {sources[0].cluster_id}", level))
             await self._restore(Restore(sources))
 
-    async def wait_outdated(self) -> None:
-        """Return never; where this metadata must not be served any more, raise StartAgain.
+    async def wait_to_start_again(self) -> None:
+        """Return never; where this metadata must not be served any more, raise StartAgain, and what kept it from being
+        opened, where it was checked first.
 
         What the process has in memory is out of date as well. The store is set aside and filled anew at the start,
         so that all that was acknowledged until the end is in the file.
         """
-        await self._outdated.wait()
+        outdated = asyncio.create_task(self._outdated.wait(), name="outdated")
+        damaged = asyncio.create_task(self._gate.damaged(), name="damaged")
+        try:
+            await asyncio.wait({outdated, damaged}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            outdated.cancel()
+            damaged.cancel()
+        if self._fatal is not None:
+            raise self._fatal
+        if damaged.done():
+            self.cluster.state = State.WAITING
+            self.cluster.detail = f"the metadata is damaged, and is restored: {damaged.result()}"
+            raise StartAgain(self.cluster.detail)
         log.critical(event("metadata is out of date", reason=self.cluster.detail, action="the namenode starts again"))
         await mark(self._engine, self.cluster.id, set_aside=True)
         raise StartAgain(self.cluster.detail)
@@ -250,6 +330,8 @@ class Keeper:
         record = self._engine.read(records.get_cluster)
         assert record is not None
         restored = self._engine.read(records.get_restored)
+        self._gate.opened(record.cluster_id)
+        self.on_open()
         self.cluster.opened(record.cluster_id, record.epoch, record.level, restored.until_ns if restored else None)
         self.hold.load()
         self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())

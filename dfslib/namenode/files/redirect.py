@@ -52,9 +52,9 @@ def choose_source(
         if seen == _CHUNKS_LOOKED_AT:
             break
         for extent in chunk:
-            record = records.find_block(txn, extent.block)
-            home = home or (record.nodes[0] if record and record.nodes else None)
-            holders = [node for node in best if record and node.id in record.nodes]
+            record = records.used_block(txn, extent.block)
+            home = home or (record.nodes[0] if record.nodes else None)
+            holders = [node for node in best if node.id in record.nodes]
             best = holders or best
     near = [node for node in best if node.host == reader_host]
     candidates = near or best

@@ -25,6 +25,11 @@ Watch = Callable[[Sequence[tuple[object, Writes]]], None]
 """Is told who made the transactions of a commit, and what each of them wrote, in their order."""
 
 
+class DamagedMetadata(Exception):
+    """What a transaction has read cannot have been written; says what. An engine gives Unavailable to those who asked:
+    it is going to be mended, or found to be our own mistake."""
+
+
 class ReadTxn(Protocol):
     """A consistent snapshot, valid inside the function it is given to."""
 
@@ -55,7 +60,7 @@ class Txn(ReadTxn, Protocol):
 class MetadataEngine(Protocol):
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         """`fn`'s result on the last committed state. From any thread; a long one should not be the event
-        loop's. Raises what `fn` raises, Unavailable after `close`."""
+        loop's. Raises what `fn` raises, Unavailable after `close` and where the store is damaged."""
         ...
 
     async def transact(self, fn: Callable[[Txn], T], by: object = None) -> T:

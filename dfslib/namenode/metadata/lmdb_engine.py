@@ -12,15 +12,17 @@ import fcntl
 import logging
 import os
 import queue
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
+import msgspec
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, Unavailable
-from dfslib.namenode.metadata.engine import Journal, ReadTxn, Txn, Watch, Writes
+from dfslib.namenode.metadata.engine import DamagedMetadata, Journal, ReadTxn, Txn, Watch, Writes
 from dfslib.namenode.metadata.history import History
 from dfslib.namenode.metadata.lineage import Recorder, Step
 from dfslib.namenode.metadata.listeners import Listeners
@@ -30,11 +32,27 @@ from dfslib.runtime.durable_files import sync_directory
 log = logging.getLogger("dfs.metadata")
 T = TypeVar("T")
 
-_MAP_BYTES: Final = 1 << 40
+MAP_BYTES: Final = 1 << 40
 """Address space, not disk: the file grows as it is used. At 160 bytes an inode this is never reached, so
 the map never has to be grown under running readers."""
 _GROUP_MAX: Final = 1024
 """Functions in one commit; bounds the wait of the first one in a group."""
+
+
+_NO_DAMAGE: Final = (
+    lmdb.MapFullError,
+    lmdb.DiskError,
+    lmdb.ReadersFullError,
+    lmdb.MemoryError,
+    lmdb.TxnFullError,
+    lmdb.BadValsizeError,
+    lmdb.LockError,
+    lmdb.TlsFullError,
+    lmdb.InvalidParameterError,
+)
+"""What LMDB raises where its file is right. All else tells of pages that are none, or of a disk that has failed."""
+_DAMAGE: Final = (lmdb.Error, msgspec.DecodeError, struct.error, DamagedMetadata)
+"""What a function raises that reads a store, where what it reads is not what was written."""
 
 
 class _Request(NamedTuple):
@@ -50,7 +68,7 @@ class _Outcome(NamedTuple):
     error: BaseException | None
 
 
-class _LmdbTxn:
+class LmdbTxn:
     def __init__(self, txn: Any) -> None:
         self._txn = txn
         self.get = txn.get
@@ -76,7 +94,13 @@ class _LmdbTxn:
 class LmdbEngine:
     """Raises Unavailable where another process has the folder, OSError where it cannot be made."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, opened: bool = True, on_damage: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Not `opened`: the folder is this process's, and its store is opened by `open`. `on_damage` is told, in
+        whatever thread meets it, what is wrong with the store."""
+        self._path = path
+        self._on_damage = on_damage
         path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -84,36 +108,54 @@ class LmdbEngine:
         except BlockingIOError:
             os.close(self._lock)
             raise Unavailable("in use by another namenode", str(path)) from None
-        try:
-            self._env = lmdb.open(str(path), map_size=_MAP_BYTES, max_spare_txns=8)
-            sync_directory(path)  # LMDB syncs its file, never the entry that names it
-            sync_directory(path.absolute().parent)
-            try:
-                with self._env.begin() as txn:
-                    self._recorder = Recorder.load(_LmdbTxn(txn))
-            except BaseException:
-                self._env.close()
-                raise
-        except BaseException:
-            os.close(self._lock)
-            raise
+        self._env: Any = None
+        self._recorder: Recorder
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._state = threading.Condition()
-        """Guards the two below, and that nothing is queued behind the mark that ends the writer."""
+        """Guards the three below, and that nothing is queued behind the mark that ends the writer."""
+        self._opened = False
         self._closed = False
         self._readers = 0
         self._listeners = Listeners()
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
+        if opened:
+            self.open()
+
+    def open(self) -> None:
+        """Open the store, or begin it. Raises OSError, InputOutput where it cannot be read; then the folder is given
+        up."""
+        try:
+            self._env = lmdb.open(str(self._path), map_size=MAP_BYTES, max_spare_txns=8)
+            sync_directory(self._path)  # LMDB syncs its file, never the entry that names it
+            sync_directory(self._path.absolute().parent)
+            with self._env.begin() as txn:
+                self._recorder = Recorder.load(LmdbTxn(txn))
+        except BaseException as error:
+            if self._env is not None:
+                self._env.close()
+            os.close(self._lock)
+            if isinstance(error, lmdb.Error) and not isinstance(error, _NO_DAMAGE):
+                self._on_damage(str(error))
+                raise InputOutput(f"the metadata cannot be opened: {error}", str(self._path)) from error
+            raise
         self._writer.start()
+        self._opened = True
+
+    def forget_dead_readers(self) -> None:
+        """Give up the snapshots of processes that ended while they read the store: their pages are used again."""
+        with self._state:
+            if self._opened and not self._closed:
+                self._env.reader_check()
 
     def read(self, fn: Callable[[ReadTxn], T]) -> T:
         with self._state:
-            if self._closed:
-                raise Unavailable("the namenode is stopping")
+            self._require_open()
             self._readers += 1
         try:
             with self._env.begin() as txn:
-                return fn(_LmdbTxn(txn))
+                return fn(LmdbTxn(txn))
+        except _DAMAGE as error:
+            raise self._told(error) from error
         finally:
             with self._state:
                 self._readers -= 1
@@ -123,10 +165,23 @@ class LmdbEngine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._state:
-            if self._closed:
-                raise Unavailable("the namenode is stopping")
+            self._require_open()
             self._queue.put(_Request(fn, by, loop, future))
         return await future
+
+    def _require_open(self) -> None:
+        """The caller has `_state`."""
+        if self._closed:
+            raise Unavailable("the namenode is stopping")
+        if not self._opened:
+            raise Unavailable("the metadata is not open yet")
+
+    def _told(self, error: Exception) -> Exception:
+        """What those get who asked, where reading or writing the store has raised this."""
+        if isinstance(error, _NO_DAMAGE):
+            return _failure(error)
+        self._on_damage(str(error))
+        return Unavailable(f"the metadata is damaged, or was taken for it: {error}")
 
     def journal(self, listener: Journal | None) -> None:
         self._listeners.journal = listener
@@ -146,8 +201,9 @@ class LmdbEngine:
             self._queue.put(None)
             # LMDB runs without the interpreter's lock: closed under a reader, it would unmap what that one reads
             self._state.wait_for(lambda: self._readers == 0)
-        self._writer.join()
-        self._env.close()
+        if self._opened:
+            self._writer.join()
+            self._env.close()
         os.close(self._lock)
 
     def _write_loop(self) -> None:
@@ -176,7 +232,7 @@ class LmdbEngine:
         each: list[tuple[object, Writes]] = []
         try:
             with self._env.begin(write=True) as txn:
-                base = _LmdbTxn(txn)
+                base = LmdbTxn(txn)
                 number = base.number
                 changed = False
                 for request in group:
@@ -184,9 +240,12 @@ class LmdbEngine:
                     try:
                         result = request.fn(buffer)
                     except StopIteration as error:  # no future takes one (PEP 479)
-                        failure = RuntimeError(f"a transaction raised {error!r}")
-                        failure.__cause__ = error
-                        outcomes.append(_Outcome(request.future, None, failure))
+                        wrong = RuntimeError(f"a transaction raised {error!r}")
+                        wrong.__cause__ = error
+                        outcomes.append(_Outcome(request.future, None, wrong))
+                        continue
+                    except _DAMAGE as error:
+                        outcomes.append(_Outcome(request.future, None, self._told(error)))
                         continue
                     except BaseException as error:  # noqa: BLE001 - the caller's; here it would end the writer
                         outcomes.append(_Outcome(request.future, None, error))
@@ -204,7 +263,8 @@ class LmdbEngine:
                         txn.put(key, record)
         except Exception as error:
             log.exception("metadata commit failed")
-            return [_Outcome(request.future, None, _failure(error)) for request in group]
+            failure = self._told(error) if isinstance(error, lmdb.Error) else _failure(error)
+            return [_Outcome(request.future, None, failure) for request in group]
         if step is not None:
             self._recorder.adopted(step)
             self._listeners.tell(number, written | step.records, each)

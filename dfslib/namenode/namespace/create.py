@@ -91,7 +91,7 @@ def make_directories(txn: Txn, names: Sequence[bytes], now_ns: int) -> InodeId:
             continue
         parent = directory.ino
         dentry = records.get_dentry(txn, parent, name)
-        found = records.get_attr(txn, dentry.ino) if dentry else None
+        found = records.named_attr(txn, dentry.ino) if dentry else None
         if found and found.type is FileType.SYMLINK:
             parent, name, found = resolve(txn, Path(names[:depth]))  # where the link leads
         directory = found or create(txn, parent, name, _DIRECTORY, now_ns)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from dfslib.model import BLOCK_SIZE, BlockId, BlockRef, Extent, InodeId
-from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.metadata.engine import DamagedMetadata, Txn
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import BlockRecord
 
@@ -131,12 +131,10 @@ def _differences(old: list[Extent], new: list[Extent]) -> tuple[list[Extent], li
 
 
 def _add_live(txn: Txn, block: BlockId, change: int) -> None:
-    record = records.find_block(txn, block)
-    if record is None:
-        raise AssertionError(f"block {block:x} is used and not entered")
+    record = records.used_block(txn, block)
     changed = replace(record, live=record.live + change)
     if changed.live < 0:
-        raise AssertionError(f"block {block:x} would have {changed.live} live bytes")
+        raise DamagedMetadata(f"block {block:016x} would have {changed.live} live bytes")
     records.put_block(txn, block, changed)
     if changed.live == 0:
         records.put_state(txn, keys.garbage(block))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dfslib.errors import NameTooLong, NotADirectory, NotFound, TooManySymlinks
 from dfslib.model import NAME_MAX, ROOT, SYMLINKS_MAX, Attr, FileType, InodeId
-from dfslib.namenode.metadata.engine import ReadTxn
+from dfslib.namenode.metadata.engine import DamagedMetadata, ReadTxn
 from dfslib.namenode.namespace import records
 
 
@@ -39,7 +39,7 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
     follow = follow or must_be_dir
     dir_or_nothing = False  # the last link's target ends in a slash: what is not there cannot be made through it
     pending = list(reversed(path.names))
-    directory = records.get_directory(txn, ROOT)
+    directory = _root(txn)
     here = Location(ROOT, b"", directory)
     links = 0
     while pending:
@@ -55,13 +55,13 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
             if pending or dir_or_nothing:
                 raise NotFound
             return Location(directory.ino, name, None)
-        child = records.get_attr(txn, dentry.ino)
+        child = records.named_attr(txn, dentry.ino)
         if child.type is FileType.SYMLINK and (pending or follow):
             links += 1
             if links > SYMLINKS_MAX:
                 raise TooManySymlinks
             if child.target.startswith(b"/"):
-                directory = records.get_directory(txn, ROOT)
+                directory = _root(txn)
             here = Location(directory.parent, b"", directory)
             if not pending and child.target.endswith((b"/", b"/.")):
                 must_be_dir = dir_or_nothing = True
@@ -75,6 +75,13 @@ def resolve(txn: ReadTxn, path: Path, *, follow: bool = True) -> Location:
     return here
 
 
+def _root(txn: ReadTxn) -> Attr:
+    root = records.find_attr(txn, ROOT)
+    if root is None or not root.is_dir:
+        raise DamagedMetadata("there is no root directory")
+    return root
+
+
 def find(txn: ReadTxn, path: Path, *, follow: bool = True) -> Attr:
     """The inode at `path`. Raises NotFound where there is none."""
     attr = resolve(txn, path, follow=follow).attr
@@ -85,7 +92,7 @@ def find(txn: ReadTxn, path: Path, *, follow: bool = True) -> Attr:
 
 def nearest(txn: ReadTxn, names: Sequence[bytes]) -> Attr:
     """The inode at the end of the path, or the last one on the way there that exists."""
-    here = records.get_directory(txn, ROOT)
+    here = _root(txn)
     for depth, name in enumerate(names, 1):
         if not here.is_dir:
             return here
@@ -93,7 +100,7 @@ def nearest(txn: ReadTxn, names: Sequence[bytes]) -> Attr:
             here = records.get_directory(txn, here.parent)
             continue
         dentry = records.get_dentry(txn, here.ino, name)
-        found = records.find_attr(txn, dentry.ino) if dentry else None
+        found = records.named_attr(txn, dentry.ino) if dentry else None
         if found and found.type is FileType.SYMLINK:
             try:
                 found = resolve(txn, Path(names[:depth])).attr

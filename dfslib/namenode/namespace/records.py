@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from dfslib.errors import InputOutput, NotADirectory, NotFound
+from dfslib.errors import NotADirectory, NotFound
 from dfslib.model import ROOT, Attr, BlockId, Entry, Extent, FileType, InodeId, NodeId
-from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
+from dfslib.namenode.metadata.engine import DamagedMetadata, ReadTxn, Txn, prefix_end
 from dfslib.namenode.namespace import keys
 from dfslib.wire.features import OLDEST_LEVEL
 
@@ -102,6 +102,14 @@ def get_attr(txn: ReadTxn, ino: InodeId) -> Attr:
     return attr
 
 
+def named_attr(txn: ReadTxn, ino: InodeId) -> Attr:
+    """Of an inode that an entry names. Raises DamagedMetadata where it is not there."""
+    attr = find_attr(txn, ino)
+    if attr is None:
+        raise DamagedMetadata(f"an entry names inode {ino}, which is not there")
+    return attr
+
+
 def get_directory(txn: ReadTxn, ino: InodeId) -> Attr:
     """Raises NotFound, or NotADirectory."""
     attr = get_attr(txn, ino)
@@ -150,10 +158,7 @@ def scan_all_dentries(txn: ReadTxn) -> Iterator[tuple[InodeId, bytes, Dentry]]:
 
 def scan_entries(txn: ReadTxn, parent: InodeId, after: bytes = b"") -> Iterator[Entry]:
     for name, dentry in scan_dentries(txn, parent, after):
-        attr = find_attr(txn, dentry.ino)
-        if attr is None:
-            raise InputOutput(f"metadata is damaged: entry {name!r} of inode {parent} names inode {dentry.ino}")
-        yield Entry(name, attr)
+        yield Entry(name, named_attr(txn, dentry.ino))
 
 
 def is_empty(txn: ReadTxn, directory: InodeId) -> bool:
@@ -181,6 +186,14 @@ def scan_chunks(txn: ReadTxn, ino: InodeId, first: int = 0) -> Iterator[tuple[in
 def find_block(txn: ReadTxn, block: BlockId) -> BlockRecord | None:
     data = txn.get(keys.block(block))
     return None if data is None else _decode_block(data)
+
+
+def used_block(txn: ReadTxn, block: BlockId) -> BlockRecord:
+    """Of a block that extents point at. Raises DamagedMetadata where it is not there."""
+    record = find_block(txn, block)
+    if record is None:
+        raise DamagedMetadata(f"block {block:016x} is used, and is not there")
+    return record
 
 
 def put_block(txn: Txn, block: BlockId, record: BlockRecord) -> None:

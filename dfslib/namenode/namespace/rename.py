@@ -63,7 +63,7 @@ def _at(txn: Txn, place: Name) -> Attr | None:
     if not place.name:
         raise InvalidArgument("the root and '..' cannot be renamed")
     dentry = records.get_dentry(txn, place.parent, place.name)
-    return records.get_attr(txn, dentry.ino) if dentry else None
+    return records.named_attr(txn, dentry.ino) if dentry else None
 
 
 def _make_room(txn: Txn, target: Name, moved: Attr, replaced: Attr, now_ns: int) -> None:

@@ -69,7 +69,7 @@ def reap(txn: Txn, limit: int, now_ns: int) -> int:
                 records.put_state(txn, keys.detached(dentry.ino))
                 moved += 1
             else:
-                drop_link(txn, records.get_attr(txn, dentry.ino), now_ns)
+                drop_link(txn, records.named_attr(txn, dentry.ino), now_ns)
             done += 1
         if done < limit:
             _delete_directory(txn, directory)
@@ -128,4 +128,4 @@ def _named(txn: Txn, parent: InodeId, name: bytes) -> Attr:
     dentry = records.get_dentry(txn, parent, name)
     if dentry is None:
         raise NotFound
-    return records.get_attr(txn, dentry.ino)
+    return records.named_attr(txn, dentry.ino)

@@ -105,7 +105,7 @@ class Changing:
             dentry = records.get_dentry(txn, request.parent, request.name)
             if dentry is None:
                 return Done(create(txn, request.parent, request.name, new, now), created=True)
-            attr = records.get_attr(txn, dentry.ino)
+            attr = records.named_attr(txn, dentry.ino)
             if request.exclusive:
                 raise Exists
             return Done(attr)

@@ -42,7 +42,7 @@ class Looking:
                 records.get_directory(txn, request.parent)
                 raise NotFound
             session.inodes.add(dentry.ino)
-            return records.get_attr(txn, dentry.ino)
+            return records.named_attr(txn, dentry.ino)
 
         return wire.Attributes(self._engine.read(read))
 
@@ -135,9 +135,7 @@ def _whereabouts(
     deferred: dict[BlockId, bytes] = {}
     room = _DEFERRED_WITH_LAYOUT
     for block in dict.fromkeys(extent.block for extent in extents):
-        record = records.find_block(txn, block)
-        if record is None:
-            continue
+        record = records.used_block(txn, block)
         if not record.deferred:
             holders[block] = list(record.nodes)
         elif record.size <= room:

@@ -188,7 +188,7 @@ def test_status_as_json_is_complete(run: Run, script: Script) -> None:
     assert (found["nodes"][0]["slow"], found["nodes"][0]["to_move"]) == (True, 4)
     assert found["repair"] == {"short": 1, "lost": 2, "waiting": 3, "running": 4, "done": 5}
     assert found["metadata"]["held"] is True
-    assert set(found["metadata"]) == {"state", "detail", "copied_until", "restored_until", "held"}
+    assert set(found["metadata"]) == set(MetadataBody.__struct_fields__)
     assert "repair: 1 block short of copies, 2 lost" in run("status").out
 
 

@@ -26,6 +26,7 @@ from dfslib.namenode.namespace.records import ClusterRecord
 from dfslib.transfer.peer_session import open_peer_session
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 from tests.unit.namenode.fake_datanode import FakeDatanode
+from tests.unit.namenode.open_gate import OpenGate
 
 CLUSTER = "c1"
 LATER = NEWEST_LEVEL + 1
@@ -36,7 +37,7 @@ class Namenode:
 
     def __init__(self, folder: Path) -> None:
         self.engine = LmdbEngine(folder)
-        self.keeper = Keeper(self.engine, Registry(5, 60), folder, time.monotonic, new_cluster=False)
+        self.keeper = Keeper(self.engine, OpenGate(), Registry(5, 60), folder, time.monotonic, new_cluster=False)
 
     async def begin(self, level: int, epoch: int = 3) -> None:
         def write(txn: Txn) -> None:

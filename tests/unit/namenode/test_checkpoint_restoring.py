@@ -33,6 +33,7 @@ from dfslib.namenode.namespace.check import check
 from dfslib.namenode.namespace.create import NewInode, create, make_root
 from dfslib.namenode.namespace.records import ClusterRecord
 from tests.deadline import DEADLINE_S
+from tests.unit.namenode.open_gate import OpenGate
 
 T = TypeVar("T")
 CLUSTER = "c1"
@@ -118,7 +119,7 @@ def make_copy(folder: Path) -> tuple[Fetched, dict[bytes, bytes]]:
 
 
 def keeper_of(engine: MetadataEngine, folder: Path, *, new_cluster: bool = False) -> Keeper:
-    return Keeper(engine, Registry(5, 60), folder, time.monotonic, new_cluster=new_cluster)
+    return Keeper(engine, OpenGate(), Registry(5, 60), folder, time.monotonic, new_cluster=new_cluster)
 
 
 async def restore(engine: MetadataEngine, fetched: Fetched) -> None:

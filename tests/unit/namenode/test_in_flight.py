@@ -34,7 +34,7 @@ async def report(
 
 
 def collector(engine: MetadataEngine, orders: Orders, in_flight: InFlight) -> GarbageCollector:
-    stamps = Stamps(time.time_ns, time.monotonic, 600, 0)
+    stamps = Stamps(time.time_ns, time.monotonic, 600)
     return GarbageCollector(engine, orders, in_flight, Clocks(time.time_ns, time.monotonic, stamps), 0)
 
 

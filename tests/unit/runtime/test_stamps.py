@@ -26,7 +26,9 @@ class Clock:
         self.monotonic_s += seconds
 
     def stamps(self, at_least: int = 0) -> Stamps:
-        return Stamps(self.wall_ns, lambda: self.monotonic_s, AGE_S, at_least)
+        stamps = Stamps(self.wall_ns, lambda: self.monotonic_s, AGE_S)
+        stamps.go_on_from(at_least)
+        return stamps
 
 
 STEPS = st.lists(

@@ -60,7 +60,7 @@ class FakeSocket:
 
 def table(engine: MemoryEngine) -> Sessions:
     registry, in_flight = Registry(1e9, 1e9), InFlight()
-    clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, 600, 0))
+    clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, 600))
     garbage = GarbageCollector(engine, Orders(), in_flight, clocks, 0, is_held=lambda: False)
     ids = itertools.count(1)
     writer = BlockWriter(
@@ -231,7 +231,7 @@ def test_what_comes_on_a_connection_that_another_one_has_replaced_is_not_done() 
 
 
 def changing(engine: MemoryEngine, sessions: Sessions) -> Changing:
-    stamps = Stamps(time.time_ns, time.monotonic, 600, 0)
+    stamps = Stamps(time.time_ns, time.monotonic, 600)
     return Changing(engine, sessions.locks.check, time.time_ns, stamps.now)
 
 
