@@ -117,7 +117,9 @@ def test_rolled_one_by_one_old_and_new_work_together(made: Cluster, old: Path, o
     assert (level(made), volume_levels(made)) == (1, [1, 1, 1])
 
 
-def test_given_back_to_the_build_before_and_forward_again(made: Cluster, old: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "without the metadata"])
+def test_given_back_to_the_build_before_and_forward_again(made: Cluster, old: Path, lost: bool) -> None:
+    """`lost`: the build before has only the copies that this one made."""
     made.namenode.env["DFS_SESSION_GRACE"] = "2"
     written = Written(made.url)
     run(made, ROOT)
@@ -133,9 +135,12 @@ def test_given_back_to_the_build_before_and_forward_again(made: Cluster, old: Pa
         mount.close()
     require_whole(made, written)
     assert (level(made), volume_levels(made)) == (1, [1, 1, 1])
+    if lost:
+        lose_metadata(made)
     made.stop()
 
     run(made, old)
+    assert (metadata(made).restored_until is not None) == lost
     require_whole(made, written)
     written.some("/by-the-old-again")
     lose_metadata(made)
