@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Final
 
 from dfslib.cli.command import Command, add_json
+from dfslib.cli.quoting import is_printable, quote
 from dfslib.cli.session import Session
 from dfslib.cli.status import FINALIZE
 from dfslib.cli.tables import align
-from dfslib.client.results import UpgradeStatus
+from dfslib.client.results import DatanodeUpgrade, MountUpgrade, UpgradeStatus
 
 _UNKNOWN: Final = "-"
 """In the place of a version that was not told."""
@@ -72,11 +73,10 @@ def lines(status: UpgradeStatus) -> list[str]:
     head = f"the cluster has level {status.level}, {knows}"
     rows = [["WHO", "VERSION", "FEATURES", "STATE"]]
     for node in status.nodes:
-        who = f"datanode {node.id[:8]} ({node.url})"
-        rows.append([who, node.version or _UNKNOWN, _names(node.features), node.state])
+        rows.append([_datanode(node), node.version or _UNKNOWN, _names(node.features), node.state])
     for mount in status.mounts:
         state = "connected" if mount.connected else "away"
-        rows.append([f"mount {mount.name}", mount.version or _UNKNOWN, _names(mount.features), state])
+        rows.append([_mount(mount), mount.version or _UNKNOWN, _names(mount.features), state])
     return [head, *align(rows, "llll"), *_verdict(status)]
 
 
@@ -89,8 +89,21 @@ def _verdict(status: UpgradeStatus) -> list[str]:
 
 
 def _obstacles(status: UpgradeStatus) -> list[str]:
-    found = [f"datanode {node.id[:8]} ({node.url}) {node.obstacle}" for node in status.nodes if node.obstacle]
-    return found + [f"mount {mount.name} {mount.obstacle}" for mount in status.mounts if mount.obstacle]
+    found = [f"{_datanode(node)} {node.obstacle}" for node in status.nodes if node.obstacle]
+    return found + [f"{_mount(mount)} {mount.obstacle}" for mount in status.mounts if mount.obstacle]
+
+
+def _datanode(node: DatanodeUpgrade) -> str:
+    return _shown(f"datanode {node.id[:8]} ({node.url})")
+
+
+def _mount(mount: MountUpgrade) -> str:
+    return _shown(f"mount {mount.name}")
+
+
+def _shown(text: str) -> str:
+    """On one line: peers name themselves."""
+    return text if is_printable(text) else quote(text)
 
 
 def _names(features: Sequence[str]) -> str:

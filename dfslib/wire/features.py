@@ -56,7 +56,7 @@ LEVELS: Final = Feature("levels", 2, frozenset(Role))
 FEATURES: Final = (LEVELS,)
 """All that this build knows. What is written here is in the table above."""
 
-Level = Annotated[int, Meta(ge=OLDEST_LEVEL, le=1 << 20)]
+LevelNumber = Annotated[int, Meta(ge=OLDEST_LEVEL, le=1 << 20)]
 """On the wire and in what is kept; one above NEWEST_LEVEL is a later build's."""
 FeatureNames = Annotated[list[Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]], Meta(max_length=_COUNT_MAX)]
 """Features as a peer names them, sorted. It may know some that this build does not."""

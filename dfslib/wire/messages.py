@@ -9,7 +9,7 @@ import msgspec
 
 from dfslib.errors import DfsError, InvalidArgument, from_code
 from dfslib.model import Extent
-from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, Level, Version, check_sorted
+from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, LevelNumber, Version, check_sorted
 
 T = TypeVar("T")
 
@@ -181,7 +181,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
 
     node_id: str
     cluster_id: str
-    protocol: Level
+    protocol: LevelNumber
     port: int
     url: str
     public_url: str
@@ -208,7 +208,7 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     cluster_id: str
     url: str
     epoch: int = 0
-    level: Level = OLDEST_LEVEL
+    level: LevelNumber = OLDEST_LEVEL
     features: FeatureNames = []
 
     def __post_init__(self) -> None:
@@ -272,7 +272,7 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True):
     copy: list[CopyOrder] = []
     report: bool = False
     whole: bool = True
-    level: Level = OLDEST_LEVEL
+    level: LevelNumber = OLDEST_LEVEL
 
 
 class UpgradeNodeBody(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ from typing import Final
 import msgspec
 
 from dfslib.model import Attr, BlockId, BlockRef, Entry, Extent, FileType, InodeId, NodeId
-from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, Level, Version, check_sorted
+from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, LevelNumber, Version, check_sorted
 
 SESSION_PROTOCOL: Final = 2
 """Raised when a mount of the version before could not work with this one."""
@@ -71,7 +71,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     grace_s: float
     nodes: list[Node]
     restarted: bool = False
-    level: Level = OLDEST_LEVEL
+    level: LevelNumber = OLDEST_LEVEL
     features: FeatureNames = []
 
     def __post_init__(self) -> None:
@@ -499,7 +499,7 @@ class Nodes(msgspec.Struct, frozen=True, array_like=True, tag=4):
 class LevelRaised(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """The cluster has this level from now on. Not sent to mounts that do not know of levels: there are none by then."""
 
-    level: Level
+    level: LevelNumber
 
 
 FromNamenode = Welcome | Answer | Failure | Invalidate | Nodes | LevelRaised

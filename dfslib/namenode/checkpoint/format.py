@@ -21,7 +21,7 @@ from crc32c import crc32c
 
 from dfslib.namenode.metadata.history import History, Lineage, Run
 from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, decode_lineage, decode_runs
-from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, Level
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, LevelNumber
 from dfslib.wire.positions import Position
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     first: int
     last: int
     time_ns: int
-    level: Level = OLDEST_LEVEL
+    level: LevelNumber = OLDEST_LEVEL
     nodes: tuple[str, ...] = ()
     head: Lineage | None = None
     runs: tuple[Run, ...] = ()

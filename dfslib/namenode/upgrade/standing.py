@@ -40,7 +40,8 @@ def of_mount(*, back: bool, features: Collection[str], level: int) -> str:
 
 
 def refusal(level: int, obstacles: Sequence[str]) -> str:
-    """One line for people."""
+    """One line for people, whatever names peers have given themselves."""
     told = "; ".join(obstacles[:_TOLD_MAX])
     more = f"; and {len(obstacles) - _TOLD_MAX} more" if len(obstacles) > _TOLD_MAX else ""
-    return f"the cluster stays at level {level}: {told}{more}"
+    text = f"the cluster stays at level {level}: {told}{more}"
+    return "".join(character if character.isprintable() else "?" for character in text)

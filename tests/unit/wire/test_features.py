@@ -14,6 +14,7 @@ from dfslib.errors import InvalidArgument
 from dfslib.wire import features, messages, session
 from dfslib.wire.features import FEATURES, NEWEST_LEVEL, OLDEST_LEVEL, Role, lacking, named
 
+ROOT = Path(__file__).parents[3]
 JOIN: dict[str, Any] = {
     "node_id": "n", "cluster_id": "", "protocol": 1, "port": 1, "url": "", "public_url": "", "capacity": 1, "used": 0,
     "free": 1, "blocks": 0,
@@ -29,16 +30,17 @@ def test_each_level_asks_for_something_and_the_first_for_nothing() -> None:
 
 
 def test_every_feature_is_documented_and_can_be_told() -> None:
-    for feature in FEATURES:
-        row = f"| `{feature.name}`"
-        assert any(line.startswith(row) for line in str(features.__doc__).splitlines())
+    for text in (str(features.__doc__), (ROOT / "docs" / "protocol.md").read_text()):
+        rows = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in text.splitlines()]
+        for name, level, roles in FEATURES:
+            assert [name, str(level), ", ".join(role for role in Role if role in roles)] in rows
     for role in Role:
         join = messages.decode(json.dumps(JOIN | {"features": named(role)}).encode(), messages.JoinRequest)
         assert join.features == named(role)
 
 
 def test_the_version_is_the_package_s() -> None:
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == features.VERSION
 
 
