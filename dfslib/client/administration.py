@@ -6,6 +6,8 @@ where the namenode does not answer in time.
 
 from __future__ import annotations
 
+import errno
+
 from dfslib.client.operations import query
 from dfslib.client.results import (
     ClusterStatus,
@@ -72,6 +74,7 @@ class Administration:
         return self._cluster(request)
 
     def upgrade_status(self) -> UpgradeStatus:
+        """Raises OSError(EOPNOTSUPP) where the namenode is of a version without levels; so does `finalize_upgrade`."""
         return self._upgrade(Request("GET", routes.CLUSTER_UPGRADE))
 
     def finalize_upgrade(self) -> UpgradeStatus:
@@ -79,7 +82,12 @@ class Administration:
         return self._upgrade(Request("POST", routes.CLUSTER_UPGRADE, own_words=True))
 
     def _upgrade(self, request: Request) -> UpgradeStatus:
-        return upgrade_of_body(self._transport.decode(self._transport.send(request), messages.UpgradeBody))
+        try:
+            answer = self._transport.send(request)
+        except FileNotFoundError as error:  # by the address itself: nothing is named in it that could be missing
+            text = f"the namenode at {self._transport.url} is of a version without levels: update it first"
+            raise OSError(errno.EOPNOTSUPP, text) from error
+        return upgrade_of_body(self._transport.decode(answer, messages.UpgradeBody))
 
     def _cluster(self, request: Request) -> ClusterStatus:
         return status_of_body(self._transport.decode(self._transport.send(request), messages.ClusterBody))

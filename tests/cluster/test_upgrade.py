@@ -168,6 +168,7 @@ def test_copies_of_before_are_restored_and_stay_of_before(made: Cluster) -> None
 
 def test_who_is_in_the_way_is_named_and_nothing_is_changed(made: Cluster, old: Path) -> None:
     run(made, old)
+    assert command(made, "upgrade", "status").stderr.endswith("is of a version without levels: update it first\n")
     replace(made, made.namenode, ROOT)
     replace(made, made.datanodes[0], ROOT)
     replace(made, made.datanodes[1], ROOT)
