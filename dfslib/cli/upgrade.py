@@ -17,6 +17,8 @@ from dfslib.client.results import DatanodeUpgrade, MountUpgrade, UpgradeStatus
 
 _UNKNOWN: Final = "-"
 """In the place of a version that was not told."""
+_TOLD_MAX: Final = 8
+"""Who stands in the way, in a refusal of one line."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +53,9 @@ def _finalize(session: Session, *, ask: bool, quiet: bool) -> UpgradeStatus | No
         raise SystemExit(2)
     before = session.namenode.upgrade_status()
     if before.level < before.newest_level and not before.possible:
-        session.complain(f"the cluster stays at level {before.level}: {'; '.join(_obstacles(before))}")
+        told = _obstacles(before)
+        more = [f"and {len(told) - _TOLD_MAX} more, see dfs upgrade status"] if len(told) > _TOLD_MAX else []
+        session.complain(f"the cluster stays at level {before.level}: {'; '.join(told[:_TOLD_MAX] + more)}")
         return None
     if ask and before.possible:
         for line in lines(before):
