@@ -49,7 +49,7 @@ from dfslib.namenode.upgrade.app import UpgradeRoutes
 from dfslib.namenode.upgrade.finalize import Upgrade
 from dfslib.namenode.verification.checking import Checker
 from dfslib.namenode.verification.crashes import Crashes
-from dfslib.namenode.verification.guard import Guard
+from dfslib.namenode.verification.guard import COPIES, Guard
 from dfslib.runtime.clocks import Clocks
 from dfslib.runtime.ids import BlockIds
 from dfslib.runtime.stamps import Stamps
@@ -100,7 +100,14 @@ class NameNode:
         journal = Journal(time.time_ns)
         engine.journal(journal.committed)
         shipper = Shipper(
-            engine, registry, keeper.cluster, journal, folder / "copies", time.monotonic, keeper.outdated
+            engine,
+            registry,
+            keeper.cluster,
+            journal,
+            guard.write_checkpoint,
+            folder / COPIES,
+            time.monotonic,
+            keeper.outdated,
         )
         self._keeper = keeper
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()

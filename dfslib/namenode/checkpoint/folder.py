@@ -1,12 +1,13 @@
 """The files to be shipped, as they lie in a folder of the namenode's: made, described, and given up.
 
 A datanode that lacks one is sent it from here. Losing them loses no metadata: they are made anew from the engine.
-The methods that write are for a thread, one at a time for each kind of file; the others for the event loop's.
+`write_journal` is for a thread, one file of each kind is written at a time; the rest is for the event loop's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,12 +59,13 @@ class Folder:
             temporary.unlink(missing_ok=True)
             raise
 
-    def write_checkpoint(self, write: Callable[[Path], Header]) -> Made:
+    async def write_checkpoint(self, write: Callable[[Path], Awaitable[Header]]) -> Made:
         """What `write` writes to a path, under the name of the header that it returns. Raises what it raises, and
         OSError."""
         temporary = self._path / "checkpoint"
         try:
-            return self._named(temporary, write(temporary))
+            header = await write(temporary)
+            return await asyncio.to_thread(self._named, temporary, header)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -1,22 +1,22 @@
 """Keeps copies of the metadata on every datanode: a checkpoint from time to time, journals every few seconds.
 
-Journals go on while a checkpoint is written, and before the first one is: they join on to what an earlier process
-has shipped, if nothing was committed in between that it did not ship.
+A checkpoint is made by a process that checks all of the store as it writes (verification/): what was damaged on the
+disk is never brought to the datanodes. Journals are what was committed, from memory. They go on while a checkpoint is
+written, and before the first one is: they join on to what an earlier process has shipped, if nothing was committed in
+between that it did not ship.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
-from dfslib.errors import DfsError
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster, State
@@ -24,27 +24,27 @@ from dfslib.namenode.checkpoint.folder import Folder
 from dfslib.namenode.checkpoint.format import RUNS_KEPT, FileName, Header
 from dfslib.namenode.checkpoint.journal import Journal, Pending
 from dfslib.namenode.checkpoint.sender import Sender
-from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Datanode, Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
 from dfslib.namenode.namespace import records
+from dfslib.namenode.verification.checking import CheckFailed
 from dfslib.runtime.logs import event
 from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
 
-_REST: Final = 3.0
-"""While a checkpoint is written, this many times as long is rested as worked: requests come first."""
 _JOURNALS_MAX: Final = 1000
 _JOURNAL_BYTES_MIN: Final = 16 << 20
 """Journals may grow to half of the checkpoint, and to this at least, before the next checkpoint is due."""
 _PATIENCE_S: Final = 2.0
 """A round waits so long for a checkpoint and for datanodes; what takes longer goes on beside the next rounds."""
 _LAST_S: Final = 10.0
+_AGAIN_S: Final = 30.0
+"""After a checkpoint that could not be written: each attempt is a process of its own."""
 
-
-class _Stopping(Exception):
-    """The namenode stops: the checkpoint that is being written is given up."""
+WriteCheckpoint = Callable[[Header, Path], Awaitable[Header]]
+"""Writes a checkpoint of the last commit to a path, durably, about which a header tells; its own header. Raises
+CheckFailed where the store is not right, or that could not be found out; OSError."""
 
 
 class Shipper:
@@ -54,6 +54,7 @@ class Shipper:
         registry: Registry,
         cluster: Cluster,
         journal: Journal,
+        write_checkpoint: WriteCheckpoint,
         folder: Path,
         monotonic: Callable[[], float],
         on_newer: Callable[[str], None],
@@ -64,6 +65,7 @@ class Shipper:
         self._registry = registry
         self._cluster = cluster
         self._journal = journal
+        self._write_checkpoint = write_checkpoint
         self._monotonic = monotonic
         self._on_newer = on_newer
         self._folder = Folder(folder)
@@ -76,7 +78,8 @@ class Shipper:
         """When that was."""
         self._making: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._stopping = threading.Event()
+        self._not_before_s = monotonic()
+        """A checkpoint is not tried again before."""
 
     def use(self, session: PeerSession) -> None:
         """The session to the datanodes; made when the event loop runs."""
@@ -114,7 +117,7 @@ class Shipper:
                 return
             self._has_asked = True
         await self._take()
-        if self._making is None and self._is_due():
+        if self._making is None and self._is_due() and self._monotonic() >= self._not_before_s:
             self._making = asyncio.create_task(self._make(), name="checkpoint")
             await asyncio.wait({self._making}, timeout=_PATIENCE_S)
         if self._making is not None and self._making.done():
@@ -124,7 +127,9 @@ class Shipper:
 
     async def close(self) -> None:
         """Ship what was changed since the last round, within a bounded time, and end all that runs."""
-        self._stopping.set()
+        if self._making is not None:
+            self._making.cancel()
+            log.info(event("checkpoint given up", reason="the namenode stops"))
         try:
             async with asyncio.timeout(_LAST_S):
                 if self._making is not None:
@@ -186,23 +191,15 @@ class Shipper:
         started = self._monotonic()
         about = self._header("checkpoint", time.time_ns())
         try:
-            made = await asyncio.to_thread(self._folder.write_checkpoint, lambda path: self._snapshot(about, path))
-        except (DfsError, OSError) as error:
-            log.warning(event("no checkpoint could be written", reason=error, action="trying again"))
-        except _Stopping:
-            log.info(event("checkpoint given up", reason="the namenode stops"))
+            made = await self._folder.write_checkpoint(lambda path: self._write_checkpoint(about, path))
+        except (CheckFailed, OSError) as error:
+            self._not_before_s = self._monotonic() + _AGAIN_S
+            log.warning(event("no checkpoint could be written", reason=error, next_attempt_s=_AGAIN_S))
         else:
             self._folder.enter(made)
             self._extend()
             seconds = round(self._monotonic() - started, 1)
             log.info(event("checkpoint written", name=made.name, bytes=made.size, seconds=seconds))
-
-    def _snapshot(self, about: Header, path: Path) -> Header:
-        return self._engine.read(lambda txn: write_snapshot(txn, about, path, self._rest))
-
-    def _rest(self, worked_s: float) -> None:
-        if self._stopping.wait(_REST * worked_s):
-            raise _Stopping
 
     def _extend(self) -> None:
         """The chain is the best of the folder's files; those that it does not need are given up."""

@@ -1,10 +1,9 @@
-"""All of the metadata at one commit, written to a file as a checkpoint. For a thread of its own."""
+"""All of the metadata at one commit, written to a file as a checkpoint. For a thread or a process of its own."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,21 +16,18 @@ from dfslib.namenode.namespace import records
 from dfslib.runtime.durable_files import sync_directory
 
 _FRAME_RECORDS: Final = 1000
-"""Of some 200 bytes each: a frame takes about two milliseconds, for which the event loop's thread waits."""
-
-Rest = Callable[[float], None]
-"""Is told how many seconds were worked, and lets as much time pass as it likes; what it raises ends the writing."""
+"""Of some 200 bytes each."""
 
 
-def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = None) -> Header:
+def write_snapshot(txn: ReadTxn, about: Header, path: Path) -> Header:
     """Durable when it returns, its name too; the header is `about` with the snapshot's number, level and history. A
     file that was begun and could not be ended is deleted. Raises OSError, InputOutput where the store's history cannot
-    be read, and what `rest` raises."""
+    be read."""
     level, head, runs = records.get_level(txn), lineage_of(txn), runs_of(txn)[-RUNS_KEPT:]
     header = replace(about, first=0, last=txn.number, level=level, head=head, runs=runs)
     try:
         with path.open("wb") as file:
-            for piece in _encoded(txn, header, rest):
+            for piece in _encoded(txn, header):
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
@@ -42,18 +38,14 @@ def write_snapshot(txn: ReadTxn, about: Header, path: Path, rest: Rest | None = 
     return header
 
 
-def _encoded(txn: ReadTxn, header: Header, rest: Rest | None) -> Iterator[bytes]:
+def _encoded(txn: ReadTxn, header: Header) -> Iterator[bytes]:
     encoder = Encoder()
     yield encoder.header(header)
     batch: list[Record] = []
-    began = time.perf_counter()
     for key, value in txn.scan(b"", b"\xff" * KEY_MAX):
         batch.append((bytes(key), bytes(value)))
         if len(batch) == _FRAME_RECORDS:
             yield encoder.records(batch)
             batch = []
-            if rest is not None:
-                rest(time.perf_counter() - began)
-                began = time.perf_counter()
     yield encoder.records(batch)
     yield encoder.end()

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.namenode.checkpoint.format import Damaged, parse_name, read_header
+from dfslib.namenode.checkpoint.format import Damaged, Header, parse_name, read_header
 from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
 from dfslib.namenode.verification.checking import Checker, CheckFailed
 from dfslib.namenode.verification.marker import Marker, SetAside, read_marker, write_marker
@@ -191,6 +191,15 @@ class Guard:
                 log.warning(event("the metadata could not be checked", reason=error, action="trying again"))
             rest_s = max(_REST_S, _REST_TIMES * (self._monotonic() - began_s))
 
+    async def write_checkpoint(self, about: Header, path: Path) -> Header:
+        """A file of the open store's last commit, all of which was checked as it was written; see
+        `shipper.WriteCheckpoint`."""
+        verdict = await self._check(at_rest=False, in_turn=True, checkpoint=(about, path))
+        self.checked(verdict)
+        if verdict.header is None:
+            raise CheckFailed(f"the metadata is damaged: {verdict.damage}")
+        return verdict.header
+
     def checked(self, verdict: Verdict) -> None:
         """Whoever checked the open store has found this."""
         if verdict.damage:
@@ -211,10 +220,14 @@ class Guard:
         for folder in sorted(self._folder.glob(f"{PREFIX}*/{COPIES}")):
             yield from sorted(folder.iterdir())
 
-    async def _check(self, *, at_rest: bool, in_turn: bool) -> Verdict:
+    async def _check(
+        self, *, at_rest: bool, in_turn: bool, checkpoint: tuple[Header, Path] | None = None
+    ) -> Verdict:
         self.is_checking, self.keys_read = True, 0
         try:
-            verdict = await self._checker.check(self._note_progress, at_rest=at_rest, in_turn=in_turn)
+            verdict = await self._checker.check(
+                self._note_progress, at_rest=at_rest, in_turn=in_turn, checkpoint=checkpoint
+            )
         except CheckFailed as error:
             self.failure = str(error)
             raise
