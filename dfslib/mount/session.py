@@ -2,7 +2,8 @@
 
 A call waits for its answer across breaks of the connection: when it is back, what was not answered is sent again
 under the same number, and the namenode does it once. A namenode that was restarted, or that has given the session
-up, is told first what is open and locked here (`Listener.recover`).
+up, is told first what is open and locked here (`Listener.recover`); until it has been, over however many connections,
+nothing else is sent.
 """
 
 from __future__ import annotations
@@ -64,18 +65,20 @@ class Listener(Protocol):
 
     async def recover(self, call: Call, *, lost: bool) -> None:
         """The namenode does not know what is open and locked here. `lost`: it had given the session up, others
-        may have had the locks meanwhile. What is sent with `call` comes before all other requests."""
+        may have had the locks meanwhile. What is sent with `call` comes before all other requests. Cancelled where the
+        namenode has forgotten what it was told by then; it begins again."""
         ...
 
 
 class _Pending:
-    """A request without an answer."""
+    """A request without an answer. `first`: it is part of what the namenode is to be told before all else."""
 
-    __slots__ = ("answer", "frame", "sent")
+    __slots__ = ("answer", "first", "frame", "sent")
 
-    def __init__(self, frame: bytes, answer: asyncio.Future[Result]) -> None:
+    def __init__(self, frame: bytes, answer: asyncio.Future[Result], *, first: bool) -> None:
         self.frame = frame
         self.answer = answer
+        self.first = first
         self.sent = False
 
 
@@ -94,6 +97,7 @@ class Session:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ready = False
         self._task: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._closing = False
         self._cluster_id = ""
         self.level = OLDEST_LEVEL
@@ -132,6 +136,7 @@ class Session:
         self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self._end_recovery()
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_exception(Unavailable("the mount is ending"))
@@ -148,10 +153,14 @@ class Session:
 
     def begin(self, operation: Operation, *, patient: bool = False) -> tuple[int, Coroutine[Any, Any, Result]]:
         """A call's number, and the call, which is to be awaited."""
+        seq, pending = self._new(operation, first=False)
+        return seq, self._wait(seq, pending, patient)
+
+    def _new(self, operation: Operation, *, first: bool) -> tuple[int, _Pending]:
         self._seq = seq = self._seq + 1
         frame = encode(Request(seq, operation, next(iter(self._pending), seq)))
-        self._pending[seq] = pending = _Pending(frame, asyncio.get_running_loop().create_future())
-        return seq, self._wait(seq, pending, patient)
+        self._pending[seq] = pending = _Pending(frame, asyncio.get_running_loop().create_future(), first=first)
+        return seq, pending
 
     async def _wait(self, seq: int, pending: _Pending, patient: bool) -> Result:
         try:
@@ -182,13 +191,13 @@ class Session:
         while True:
             if welcome is not None:
                 delay_s = _RETRY_FIRST_S
-                await self._serve(welcome, lost=lost)
-                lost = False
+                lost = not await self._serve(welcome, lost=lost)
             try:
                 welcome = await self._connect()
                 continue
             except Stale:
                 log.warning(event("session lost", session=self._id, namenode=self._url))
+                await self._end_recovery()
                 self._id, lost, welcome = "", True, None
                 self._fail_what_was_sent()
                 continue
@@ -208,34 +217,38 @@ class Session:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"{self._url}: {error or type(error).__name__}") from error
         try:
+            first = await self._greet(socket)
+        except BaseException:
+            await socket.close()
+            raise
+        self._socket, self._cluster_id = socket, first.cluster_id
+        self.level, self.namenode_features = first.level, frozenset(first.features)
+        return first
+
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> Welcome:
+        """Raises as `_connect`."""
+        try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 hello = Hello(SESSION_PROTOCOL, self._name, self._id, named(Role.MOUNT), VERSION)
                 await socket.send_bytes(encode(hello))
                 first = _decode(await socket.receive())
         except (OSError, TimeoutError, aiohttp.ClientError, Unavailable) as error:
-            await socket.close()
             raise Unavailable(f"{self._url}: {error or type(error).__name__}") from error
         if isinstance(first, Failure):
-            await socket.close()
             raise from_code(first.error, first.message)
         if not isinstance(first, Welcome):
-            await socket.close()
             raise InvalidArgument(f"{self._url} is no namenode that this mount understands")
         if self._cluster_id not in ("", first.cluster_id):
-            await socket.close()
             raise InvalidArgument(f"{self._url} is the namenode of another cluster: {first.cluster_id}")
         if first.level > NEWEST_LEVEL:
-            await socket.close()
             raise InvalidArgument(
                 f"the cluster of {self._url} has level {first.level}, and this mount knows levels up to "
                 f"{NEWEST_LEVEL}: update it"
             )
-        self._socket, self._cluster_id = socket, first.cluster_id
-        self.level, self.namenode_features = first.level, frozenset(first.features)
         return first
 
-    async def _serve(self, welcome: Welcome, *, lost: bool) -> None:
-        """Until the connection ends."""
+    async def _serve(self, welcome: Welcome, *, lost: bool) -> bool:
+        """Until the connection ends. False where a new session has to be begun: see `_recovered`."""
         socket = self._socket
         assert socket is not None
         self._id = welcome.session
@@ -243,12 +256,16 @@ class Session:
         reading = asyncio.create_task(self._read(socket), name="session reading")
         try:
             if lost or welcome.restarted:
-                await self._recover(socket, reading, lost=lost)
-            self._ready = True
-            for pending in list(self._pending.values()):
-                if not pending.answer.done():
-                    await self._send(pending)
+                await self._end_recovery()
+                recovering = self._listener.recover(self._call_first, lost=lost)
+                self._recovery = asyncio.create_task(recovering, name="session recovery")
+            if not await self._recovered(reading):
+                return False
+            if self._recovery is None:
+                await self._send_all(first=False)
+                self._ready = True  # nothing that comes now is sent before what was waiting
             await asyncio.wait([reading])
+            return True
         finally:
             self._ready, self._socket = False, None
             reading.cancel()
@@ -257,29 +274,54 @@ class Session:
             if not self._closing:
                 self._listener.disconnected()
 
-    async def _recover(
-        self, socket: aiohttp.ClientWebSocketResponse, reading: asyncio.Task[None], *, lost: bool
-    ) -> None:
-        """What the listener has to say goes first; the connection may end under it."""
+    async def _recovered(self, reading: asyncio.Task[None]) -> bool:
+        """Wait until the namenode has been told all, if it is to be, or the connection ends under it: then it goes on
+        with the next one. False where it failed for no good reason, and only a new session is known to be right."""
+        if self._recovery is None:
+            return True
+        await self._send_all(first=True)
+        await asyncio.wait([reading, self._recovery], return_when=asyncio.FIRST_COMPLETED)
+        if not self._recovery.done():
+            return True
+        recovery, self._recovery = self._recovery, None
+        if (error := recovery.exception()) is None:
+            return True
+        log.error(event("recovery failed", namenode=self._url), exc_info=error)
+        self._id = ""
+        self._fail_what_was_sent()
+        return False
 
-        async def call(operation: Operation) -> Result:
-            self._seq = seq = self._seq + 1
-            answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            self._pending[seq] = pending = _Pending(encode(Request(seq, operation)), answer)
+    async def _end_recovery(self) -> None:
+        if self._recovery is not None:
+            recovery, self._recovery = self._recovery, None
+            recovery.cancel()
+            await asyncio.gather(recovery, return_exceptions=True)
+
+    async def _call_first(self, operation: Operation) -> Result:
+        """A call of the recovery, which waits for as long as it takes."""
+        delay_s = _RETRY_FIRST_S
+        while True:
+            seq, pending = self._new(operation, first=True)
             try:
                 await self._send(pending)
-                waits: list[asyncio.Future[Any]] = [answer, reading]
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done():
-                    raise Unavailable("the connection ended")
-                return answer.result()
+                return await pending.answer
+            except DfsError as error:
+                if not error.retryable:
+                    raise
+                log.warning(event("recovery delayed", namenode=self._url, reason=str(error)))
             finally:
                 del self._pending[seq]
+            await asyncio.sleep(delay_s)
+            delay_s = min(_RETRY_MOST_S, delay_s * 2)
 
-        try:
-            await self._listener.recover(call, lost=lost)
-        except Unavailable as error:
-            log.warning(event("recovery interrupted", namenode=self._url, reason=str(error)))
+    async def _send_all(self, *, first: bool) -> None:
+        """Those of the recovery, or the others, in their order, also those that come meanwhile."""
+        sent = 0
+        while waiting := [(seq, one) for seq, one in self._pending.items() if seq > sent and one.first == first]:
+            sent = waiting[-1][0]
+            for _, pending in waiting:
+                if not pending.answer.done():
+                    await self._send(pending)
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
