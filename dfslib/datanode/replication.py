@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, TypeVar
@@ -32,13 +32,13 @@ _GATHER_BYTES: Final = 1 << 20
 
 
 class Outcomes(NamedTuple):
-    """What became of orders since the namenode was last told."""
+    """What became of orders since the namenode was last told; each block with the number of its outcome."""
 
-    copied: frozenset[BlockId]
-    failed: frozenset[BlockId]
+    copied: Mapping[BlockId, int]
+    failed: Mapping[BlockId, int]
 
 
-NO_OUTCOMES: Final = Outcomes(frozenset(), frozenset())
+NO_OUTCOMES: Final = Outcomes({}, {})
 
 
 class Replication:
@@ -51,8 +51,9 @@ class Replication:
         self._peers = peers
         self._orders: asyncio.Queue[CopyOrder] = asyncio.Queue()
         self._known: set[int] = set()
-        self._copied: set[BlockId] = set()
-        self._failed: set[BlockId] = set()
+        self._copied: dict[BlockId, int] = {}
+        self._failed: dict[BlockId, int] = {}
+        self._count = 0
 
     def order(self, orders: Sequence[CopyOrder]) -> None:
         for order in orders:
@@ -61,12 +62,14 @@ class Replication:
                 self._orders.put_nowait(order)
 
     def outcomes(self) -> Outcomes:
-        return Outcomes(frozenset(self._copied), frozenset(self._failed))
+        return Outcomes(dict(self._copied), dict(self._failed))
 
     def told(self, outcomes: Outcomes) -> None:
-        """The namenode has answered: it knows of these."""
-        self._copied -= outcomes.copied
-        self._failed -= outcomes.failed
+        """The namenode has answered: it knows of these, but not of what became of another order meanwhile."""
+        for untold, known in ((self._copied, outcomes.copied), (self._failed, outcomes.failed)):
+            for block, number in known.items():
+                if untold.get(block) == number:
+                    del untold[block]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,15 +89,19 @@ class Replication:
                 if not await self._in_thread(self._is_here, block):
                     await self._copy(block, order.urls)
             except DfsError as error:
-                self._failed.add(block)
+                self._note(self._failed, block)
                 log.warning(event("copy failed", block=format_block(block), error=error))
             except Exception:
-                self._failed.add(block)
+                self._note(self._failed, block)
                 log.exception(event("copy failed unexpectedly", block=format_block(block)))
             else:
-                self._copied.add(block)
+                self._note(self._copied, block)
             finally:
                 self._known.discard(order.block)
+
+    def _note(self, untold: dict[BlockId, int], block: BlockId) -> None:
+        self._count += 1
+        untold[block] = self._count
 
     def _is_here(self, block: BlockId) -> bool:
         """Whether the block is here, durably, and good in every byte; a bad one is put into quarantine on the way."""

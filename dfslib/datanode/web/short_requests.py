@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dfslib.datanode.commit_queue import SMALL_BYTES as SMALL_BLOCK
 from dfslib.datanode.services import Services
@@ -126,7 +126,7 @@ class ShortRequests(asyncio.Protocol):
                 return
             new = NewBlock(BlockId(int(match[1], 16)), origins, int(match[5], 16), sync=match[4] != b"false")
             self._received = data[end:]
-            self._run(self._put(_Put(new, data[match.end() : end])))
+            self._run(_Put(new, data[match.end() : end]))
         elif not data.startswith((b"GET /blocks/", b"PUT /blocks/")) or b"\r\n\r\n" in data or len(data) > _HEAD_MAX:
             self._hand_over()  # else the head has not arrived as a whole
 
@@ -238,12 +238,12 @@ class ShortRequests(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------- one by one
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._work(work))
+    def _run(self, put: _Put) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work(put))
 
-    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _work(self, put: _Put) -> None:
         try:
-            await work
+            await self._put(put)
         except Exception:
             log.exception(event("short request failed unexpectedly"))
             self._send(500, messages.encode_error(InputOutput("unforeseen; the server's log tells more")))
