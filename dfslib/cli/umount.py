@@ -8,7 +8,8 @@ from pathlib import Path
 from dfslib.cli.command import Command
 from dfslib.cli.session import Session
 from dfslib.errors import DfsError
-from dfslib.mount.fuse_mounting import is_mounted, unmount
+from dfslib.mount.fuse_mounting import unmount
+from dfslib.mount.mounted import is_mounted
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

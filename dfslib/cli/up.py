@@ -144,7 +144,9 @@ class Cluster:
         """At the directory asked for; the cluster goes on without, if it cannot be."""
         if self._mountpoint is None or self._signals:
             return
-        self._mountpoint.mkdir(parents=True, exist_ok=True)
+        self._mountpoint.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # no look at what is there: it may be a mount that does not answer
+            self._mountpoint.mkdir()
         script = server_script().parent / "dfs.py"
         command = [sys.executable, str(script), "--log", str(self._log), str(self._mountpoint), self._url]
         self._mounted = subprocess.run(command, check=False, start_new_session=True).returncode == 0

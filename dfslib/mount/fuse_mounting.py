@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import socket
+import stat
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dfslib.errors import DfsError, Exists, InputOutput, NotADirectory, NotFound, NotPermitted, NotSupported
+from dfslib.errors import (
+    DfsError,
+    Exists,
+    InputOutput,
+    NotADirectory,
+    NotFound,
+    NotPermitted,
+    NotSupported,
+    Unavailable,
+)
+from dfslib.mount.mounted import FSTYPE, Life, Mounted, mounted
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.mount")
 
 _DEVICE: Final = "/dev/fuse"
-_FSTYPE: Final = b"fuse.dfs"
 _MS_RDONLY: Final = 1
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MNT_DETACH: Final = 2
 _FUSERMOUNT_S: Final = 30
+_TURN_S: Final = 60.0
+"""More than the 10 s that a silent mount is given to answer, and the 30 s of fusermount3."""
+_TURN_POLL_S: Final = 0.1
+_LAYERS_MAX: Final = 16
+"""Mounts upon each other at one place; more are nobody's intention."""
 _READ_AHEAD_KIB: Final = 512
 """Of the kernel, for a file that is read in order. Each request costs as much as the bytes in it: with its default of
 128 KiB a sixth less is read in a second. FUSE itself can only agree on less than what is set here."""
@@ -38,43 +57,80 @@ class MountOptions(NamedTuple):
     allow_other: bool = False
 
 
+def attach(mountpoint: Path, options: MountOptions) -> int:
+    """Mount where nothing is mounted: the descriptor on which the kernel's requests come. Raises what check_mountpoint
+    and mount raise, and Unavailable where somebody else mounts there for long."""
+    with _turn(mountpoint):
+        check_mountpoint(mountpoint)
+        return mount(mountpoint, options)
+
+
+@contextlib.contextmanager
+def _turn(mountpoint: Path) -> Iterator[None]:
+    """One after the other, so that two who find the same dead mount do not mount over one another. A lock on the
+    directory above: what is below a mount cannot be reached. Who may not read that goes without."""
+    try:
+        above = os.open(mountpoint.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _TURN_S
+        while True:
+            try:
+                fcntl.flock(above, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno != errno.EWOULDBLOCK:
+                    break  # a file system without locks
+                if time.monotonic() > deadline:
+                    raise Unavailable("somebody else is mounting there", str(mountpoint)) from None
+                time.sleep(_TURN_POLL_S)
+        yield
+    finally:
+        os.close(above)
+
+
 def check_mountpoint(mountpoint: Path) -> None:
     """Raises NotSupported without FUSE, NotFound, NotADirectory, Exists where something is mounted there. What is
-    left of a mount whose process died is taken off."""
+    left of a mount whose process died is taken off; one that lives or may live never is."""
     if not Path(_DEVICE).exists():
         raise NotSupported(f"no FUSE here: {_DEVICE} is missing")
+    for _ in range(_LAYERS_MAX):
+        with mounted(mountpoint) as found:
+            if found is None:
+                break
+            _take_off_dead(mountpoint, found)
     try:
-        is_directory = mountpoint.is_dir()
-        mountpoint.stat()
+        is_directory = stat.S_ISDIR(mountpoint.stat().st_mode)
     except FileNotFoundError:
         raise NotFound("there is no such directory", str(mountpoint)) from None
     except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            raise InputOutput(str(error), str(mountpoint)) from error
-        log.warning(event("taking off a mount whose process has died", mountpoint=mountpoint))
-        unmount(mountpoint, lazy=True)
-        is_directory = mountpoint.is_dir()
+        raise InputOutput(error.strerror or str(error), str(mountpoint)) from error
     if not is_directory:
         raise NotADirectory("a mount needs a directory", str(mountpoint))
-    if is_mounted(mountpoint):
+
+
+def _take_off_dead(mountpoint: Path, found: Mounted) -> None:
+    """Raises Exists where it is not dead."""
+    life = found.life()
+    if life is Life.SILENT:
+        raise Exists("already mounted, and does not answer: `dfs umount --lazy` takes it off", str(mountpoint))
+    if life is not Life.DEAD:
         raise Exists("already mounted", str(mountpoint))
-
-
-def is_mounted(mountpoint: Path) -> bool:
-    """Whether a mount of DFS is there."""
-    return _device_number(mountpoint) is not None
-
-
-def _device_number(mountpoint: Path) -> str | None:
-    """`major:minor` of the mount of DFS that is there. From the kernel's table: a stat would ask the mount itself."""
-    found = None
-    wanted = os.path.realpath(mountpoint.parent) + "/" + mountpoint.name
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        kind = fields[fields.index("-") + 1]
-        if kind == _FSTYPE.decode() and _unescaped(fields[4]) in (wanted, str(mountpoint)):
-            found = fields[2]  # the last one lies on top
-    return found
+    log.warning(event("taking off a mount whose process has died", mountpoint=mountpoint))
+    try:
+        if os.geteuid() == 0:
+            _umount2(found.path(), _MNT_DETACH)  # not by name: somebody may have replaced it meanwhile
+            return
+        with mounted(mountpoint) as now:
+            if now is not None and now.mount_id == found.mount_id:
+                unmount(mountpoint, lazy=True)
+    except DfsError as error:
+        with mounted(mountpoint) as now:
+            if now is not None and now.mount_id == found.mount_id:
+                raise
+        log.info(event("somebody else has taken it off", mountpoint=mountpoint, reason=error))
 
 
 def mount(mountpoint: Path, options: MountOptions) -> int:
@@ -89,15 +145,18 @@ def mount(mountpoint: Path, options: MountOptions) -> int:
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     """Raises NotPermitted, InvalidArgument's like where nothing is mounted; `lazy`: although it is in use."""
     if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH if lazy else 0) != 0:
-            code = ctypes.get_errno()
-            raise InputOutput(f"cannot be unmounted: {os.strerror(code)}", str(mountpoint))
+        _umount2(str(mountpoint), _MNT_DETACH if lazy else 0)
         return
     command = [_helper(), "-u", *(["-z"] if lazy else []), "--", str(mountpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_FUSERMOUNT_S, check=False)
     if done.returncode:
         raise InputOutput(done.stderr.strip() or "cannot be unmounted", str(mountpoint))
+
+
+def _umount2(path: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), flags) != 0:
+        raise InputOutput(f"cannot be unmounted: {os.strerror(ctypes.get_errno())}", path)
 
 
 def _data(options: MountOptions) -> list[str]:
@@ -112,7 +171,11 @@ def _mount_as_root(mountpoint: Path, options: MountOptions) -> int:
     flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if options.read_only else 0)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.mount(
-        options.source.encode(), os.fsencode(mountpoint), _FSTYPE, ctypes.c_ulong(flags), ",".join(data).encode()
+        options.source.encode(),
+        os.fsencode(mountpoint),
+        FSTYPE.encode(),
+        ctypes.c_ulong(flags),
+        ",".join(data).encode(),
     )
     if result != 0:
         code = ctypes.get_errno()
@@ -124,7 +187,10 @@ def _mount_as_root(mountpoint: Path, options: MountOptions) -> int:
 def _raise_read_ahead(mountpoint: Path) -> None:
     """As far as this is allowed: in a container /sys is read-only."""
     try:
-        setting = Path(f"/sys/class/bdi/{_device_number(mountpoint)}/read_ahead_kb")
+        with mounted(mountpoint) as found:
+            if found is None:
+                return  # taken off already
+            setting = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
         if int(setting.read_text()) < _READ_AHEAD_KIB:
             setting.write_text(str(_READ_AHEAD_KIB))
     except OSError as error:
@@ -178,8 +244,3 @@ def _helper() -> str:
     if found is None:
         raise NotSupported("fusermount3 is not installed: only root can mount (Debian: apt-get install fuse3)")
     return found
-
-
-def _unescaped(text: str) -> str:
-    """A path as mountinfo has it: blanks and backslashes in octal (proc(5))."""
-    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")

@@ -22,7 +22,7 @@ from dfslib.errors import DfsError
 from dfslib.model import InodeId
 from dfslib.mount import fuse_protocol as fuse
 from dfslib.mount.filesystem import Buffer, Caller, FileSystem, Handle
-from dfslib.mount.fuse_mounting import MountOptions, check_mountpoint, mount, unmount
+from dfslib.mount.fuse_mounting import MountOptions, attach, unmount
 from dfslib.mount.fuse_notify import KernelNotifier
 from dfslib.mount.fuse_protocol import Init, Op
 from dfslib.mount.fuse_requests import Answer, Errno, Malformed, Owners, Request, Requests
@@ -77,11 +77,10 @@ class LinuxBinding:
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Mount, call `ready` when the kernel has, and serve until unmounted. Raises what mounting raises."""
-        check_mountpoint(self._mountpoint)
         self._ready = ready
         loop = asyncio.get_running_loop()
         # mount(2) returns before the kernel asks anything; fusermount3 may look at the mount point
-        self._device = await loop.run_in_executor(None, mount, self._mountpoint, self._options)
+        self._device = await loop.run_in_executor(None, attach, self._mountpoint, self._options)
         os.set_blocking(self._device, False)
         loop.add_reader(self._device, self._read_requests)
         try:

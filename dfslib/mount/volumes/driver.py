@@ -8,7 +8,6 @@ is written to the local disk because the cluster is away.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dfslib.errors import Exists, InvalidArgument, NotFound, Unavailable
-from dfslib.mount.fuse_mounting import is_mounted, unmount
+from dfslib.mount.fuse_mounting import unmount
+from dfslib.mount.mounted import Life, is_mounted, life_of
 from dfslib.mount.volumes.state import State, Volume
 
 _NAME_MAX: Final = 255
@@ -110,13 +110,11 @@ class Driver:
 
     async def _ready(self) -> None:
         """Have the tree mounted, anew where its process has died."""
-        if is_mounted(self._place.mountpoint):
-            try:
-                await asyncio.to_thread(os.statvfs, self._place.mountpoint)
-                return
-            except OSError as error:
-                if error.errno != errno.ENOTCONN:  # then its process is gone; anything else may pass
-                    raise Unavailable(f"the cluster does not answer: {error.strerror}") from error
+        life = await asyncio.to_thread(life_of, self._place.mountpoint)
+        if life is Life.ANSWERS:
+            return
+        if life in (Life.FAILS, Life.SILENT):  # that may pass
+            raise Unavailable("the cluster does not answer")
         await self._place.attach()
 
 

@@ -35,8 +35,8 @@ def run_plugin(settings: PluginSettings) -> None:
     """Serve until SIGTERM or SIGINT. Mounts stay: containers use them. Raises OSError, InputOutput."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     mountpoint = settings.folder / "mnt"
-    with contextlib.suppress(OSError):  # of a mount whose process died: it is replaced at the next use
-        mountpoint.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # no look at what is there: it may be a mount that does not answer
+        mountpoint.mkdir()
     state = State(settings.folder / "volumes.json")
 
     async def attach() -> None:
