@@ -91,6 +91,10 @@ class OpenDirectory:
         self._limit = _PAGE_FIRST
         self._turn = asyncio.Lock()
 
+    async def begin(self) -> None:
+        """Fetch the first entries, of which the first `read` makes use."""
+        await self._entries(0)
+
     async def read(self, cookie: int, own: Attr) -> list[DirectoryEntry]:
         """Some entries behind the cookie, none at the end. `own`: the directory's attributes. Raises
         InvalidArgument for a cookie that was never given."""

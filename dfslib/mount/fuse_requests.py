@@ -145,7 +145,8 @@ class Requests:
 
     async def _getattr(self, request: Request) -> Answer:
         flags, _, handle = fuse.GETATTR_IN.unpack_from(request.data)
-        return self._attr(await self._fs.getattr(request.node, Handle(handle) if flags & fuse.GETATTR_FH else None))
+        known = Handle(handle) if flags & fuse.GETATTR_FH else None
+        return self._attr(await self._fs.getattr(request.caller, request.node, known))
 
     async def _setattr(self, request: Request) -> Answer:
         (
@@ -166,7 +167,7 @@ class Requests:
         return self._attr(await self._fs.setattr(request.caller, request.node, update, known))
 
     async def _readlink(self, request: Request) -> Answer:
-        return Answer([await self._fs.readlink(request.node)])
+        return Answer([await self._fs.readlink(request.caller, request.node)])
 
     async def _symlink(self, request: Request) -> Answer:
         name, target = _names(request.data, 2)
@@ -284,7 +285,7 @@ class Requests:
     async def _readdir(self, request: Request) -> Answer:
         handle, cookie, size, *_ = fuse.READ_IN.unpack_from(request.data)
         out: list[bytes] = []
-        for entry in await self._fs.readdir(Handle(handle), cookie):
+        for entry in await self._fs.readdir(request.caller, Handle(handle), cookie):
             packed = fuse.pack_dirent(entry)
             size -= len(packed)
             if size < 0:
@@ -294,7 +295,7 @@ class Requests:
 
     async def _readdirplus(self, request: Request) -> Answer:
         handle, cookie, size, *_ = fuse.READ_IN.unpack_from(request.data)
-        entries = await self._fs.readdir(Handle(handle), cookie)
+        entries = await self._fs.readdir(request.caller, Handle(handle), cookie)
         valid_s = self._fs.cache_s()
         out: list[bytes] = []
         nodes: list[InodeId] = []

@@ -183,7 +183,8 @@ class _Operations:
         return
 
     def getattr(self, path: str | None, fi: Any = None) -> dict[str, int]:
-        return _stat(self._with(path, lambda ino, handle: self._fs.getattr(ino, handle), fi))
+        caller = self._caller()
+        return _stat(self._with(path, lambda ino, handle: self._fs.getattr(caller, ino, handle), fi))
 
     def access(self, _: str, __: int) -> int:
         return 0  # default_permissions: the kernel has decided
@@ -217,7 +218,8 @@ class _Operations:
         )
 
     def readlink(self, path: str) -> str:
-        return self._with(path, lambda ino, _: self._fs.readlink(ino)).decode(_ENCODING)
+        caller = self._caller()
+        return self._with(path, lambda ino, _: self._fs.readlink(caller, ino)).decode(_ENCODING)
 
     def mknod(self, path: str, mode: int, rdev: int) -> None:
         self._at(path, lambda parent, name, caller: self._fs.mknod(caller, parent, name, mode, rdev))
@@ -231,7 +233,7 @@ class _Operations:
 
     def link(self, path: str, existing: str) -> None:
         async def run(parent: InodeId, name: bytes, caller: Caller) -> None:
-            await self._fs.link(caller, await self._resolve(existing), parent, name)
+            await self._fs.link(caller, await self._resolve(existing, caller), parent, name)
 
         self._at(path, run)
 
@@ -244,7 +246,7 @@ class _Operations:
     def rename(self, old: str, new: str) -> None:
         async def run(parent: InodeId, name: bytes, caller: Caller) -> None:
             folder, _, last = new.rpartition("/")
-            target = await self._resolve(folder or "/")
+            target = await self._resolve(folder or "/", caller)
             await self._fs.rename(caller, parent, name, target, last.encode(_ENCODING), 0)
 
         self._at(old, run)
@@ -288,8 +290,8 @@ class _Operations:
         return self._with(path, lambda ino, _: self._fs.opendir(caller, ino)).handle
 
     def readdir(self, _: str | None, handle: int) -> Iterable[tuple[str, dict[str, int], int]]:
-        cookie = 0
-        while entries := self._wait(self._fs.readdir(Handle(handle), cookie)):
+        caller, cookie = self._caller(), 0
+        while entries := self._wait(self._fs.readdir(caller, Handle(handle), cookie)):
             for entry in entries:
                 yield entry.name.decode(_ENCODING), _stat(entry.attr), 0
             cookie = entries[-1].cookie
@@ -362,11 +364,12 @@ class _Operations:
         self, path: str | None, call: Callable[[InodeId, Handle | None], Coroutine[Any, Any, T]], fi: Any = None
     ) -> T:
         """`call` with the inode that is open as `fi`, else with the one at the path."""
+        caller = self._caller()
 
         async def run() -> T:
             if fi is not None:
                 return await call(self._open[fi.fh], Handle(fi.fh))
-            return await call(await self._resolve(path or "/"), None)
+            return await call(await self._resolve(path or "/", caller), None)
 
         return self._wait(run())
 
@@ -376,18 +379,18 @@ class _Operations:
         folder, _, name = path.rpartition("/")
 
         async def run() -> T:
-            return await call(await self._resolve(folder or "/"), name.encode(_ENCODING), caller)
+            return await call(await self._resolve(folder or "/", caller), name.encode(_ENCODING), caller)
 
         return self._wait(run())
 
-    async def _resolve(self, path: str) -> InodeId:
+    async def _resolve(self, path: str, caller: Caller) -> InodeId:
         """The inode at an absolute path without links on the way: the kernel has followed them."""
         ino = ROOT
         passed: list[InodeId] = []
         try:
             for name in path.encode(_ENCODING).split(b"/"):
                 if name:
-                    ino = (await self._fs.lookup(Caller(0, 0, 0), ino, name)).ino
+                    ino = (await self._fs.lookup(caller, ino, name)).ino
                     passed.append(ino)
         finally:
             for looked_up in passed[:-1]:

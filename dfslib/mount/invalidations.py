@@ -20,8 +20,8 @@ class Invalidations:
         self._by_others: dict[InodeId, int] = {}
         self._floor = 0
         """Of changes up to this one nothing is known any more."""
-        self.last_name = 0
-        """The mark of the last change of a name by others."""
+        self._names: dict[tuple[InodeId, bytes], int] = {}
+        self._names_floor = 0
 
     def now(self) -> int:
         """A mark: changes from here on are behind it."""
@@ -43,20 +43,29 @@ class Invalidations:
         if len(self._by_others) > _KEPT:
             del self._by_others[next(iter(self._by_others))]
 
-    def name_changed(self) -> None:
+    def name_changed(self, parent: InodeId, name: bytes) -> None:
+        """By others."""
         self._count += 1
-        self.last_name = self._count
+        self._names.pop((parent, name), None)
+        self._names[parent, name] = self._count
+        if len(self._names) > _KEPT:
+            self._names_floor = self._names.pop(next(iter(self._names)))
 
     def all_changed(self) -> None:
         """Nothing is known for a while."""
         self._count += 1
-        self._floor = self.last_name = self._count
+        self._floor = self._names_floor = self._count
+        self._names.clear()
         self._inodes.clear()
         self._by_others.clear()
 
     def has_changed(self, ino: InodeId, mark: int) -> bool:
         """Whether it may have changed since the mark was taken."""
         return self._floor > mark or self._inodes.get(ino, 0) > mark
+
+    def name_has_changed(self, parent: InodeId, name: bytes, mark: int) -> bool:
+        """Whether others may have changed where it leads since the mark was taken."""
+        return self._names_floor > mark or self._names.get((parent, name), 0) > mark
 
     def others_have_changed(self, ino: InodeId, mark: int) -> bool:
         """Whether others may have, as far as that is known."""

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from dfslib.model import InodeId
 from dfslib.mount.filesystem import Notifier
-from dfslib.mount.invalidations import Invalidations
+from dfslib.mount.names import Names
 from dfslib.runtime.tasks import Tasks
 from dfslib.wire.session import Invalidate
 
 CACHE_S: Final = 60.0
 """Attributes and names are kept for so long, because changes of others are pushed. Bounds for how long a name that
 changed while the namenode was away may live on, in kernels that cannot be told to drop all names."""
-_SETTLING_S: Final = 1.0
-"""A program may be on its way through names that were dropped this short a time ago."""
-_RETRY_S: Final = 0.1
+_TELLING_S: Final = 60.0
+"""A notification waits for reads of the same pages, and these for datanodes."""
 _TAKEN_S: Final = (0.05, 1.0)
 """By then a program has taken the answer to its lookup: mostly, and as good as surely."""
-_LOOKUPS_KEPT: Final = 4096
 
 
 class KernelCache:
     """`monotonic`: seconds."""
 
-    def __init__(self, invalidations: Invalidations, tasks: Tasks, monotonic: Callable[[], float]) -> None:
-        self._invalidations = invalidations
+    def __init__(self, tasks: Tasks, monotonic: Callable[[], float]) -> None:
+        self.names = Names(monotonic)
         self._tasks = tasks
         self._monotonic = monotonic
         self._notifier: Notifier | None = None
         self._pages: dict[InodeId, int] = {}
         """The version of which the kernel's pages of an inode are, where that is known."""
-        self._names_dropping = 0
-        self._names_changed_s = -_SETTLING_S
-        self._names_suspect_until_s = 0.0
-        self._lookups: OrderedDict[InodeId, int] = OrderedDict()
-        """Inodes that a lookup led to lately, with the mark from before it."""
-        self._refused = 0
-        self._refused_s = -_RETRY_S
-        self._retry_expected = False
+        self._telling: dict[InodeId, asyncio.Task[None]] = {}
+        """The last notification of each inode that is under way; they are written in order."""
 
     def attach(self, notifier: Notifier) -> None:
         self._notifier = notifier
@@ -50,16 +41,19 @@ class KernelCache:
 
     def others_changed(self, push: Invalidate) -> None:
         for ino in push.contents:
-            self._pages.pop(ino, None)
             self.drop_inode(ino)
         for ino in push.attributes:
-            if self._notifier is not None:
-                self._notify(self._notifier.invalidate_inode(ino, attributes_only=True))
+            self.drop_attributes(ino)
         for parent, name in push.names:
-            self._names_changed_s = self._monotonic()
-            if self._notifier is not None:
-                self._names_dropping += 1
-                self._notify(self._drop_name(self._notifier, parent, name))
+            led_to = self.names.changed(parent, name)
+            if self._notifier is None:
+                self.names.dropped(led_to)
+            else:
+                self._tasks.spawn(self._drop_name(self._notifier.invalidate_entry(parent, name), led_to), "drop name")
+
+    def drop_attributes(self, ino: InodeId) -> None:
+        if self._notifier is not None:
+            self._tell(ino, self._notifier.invalidate_inode(ino, attributes_only=True))
 
     def attributes_are_old(self, ino: InodeId) -> None:
         """An answer that the kernel is being given now has attributes from before a change. When it has taken them it
@@ -76,32 +70,54 @@ class KernelCache:
         """Its attributes and pages are not what it is."""
         self._pages.pop(ino, None)
         if self._notifier is not None:
-            self._notify(self._notifier.invalidate_inode(ino))
+            self._tell(ino, self._notifier.invalidate_inode(ino))
 
     def drop_all(self) -> None:
         """From here on nobody tells of changes. Names, where they cannot be dropped, are suspect until the kernel
         asks for them again by itself."""
         self._pages.clear()
-        self._names_suspect_until_s = float("inf")
+        self.names.everything_changed(float("inf"))
         if self._notifier is not None:
-            self._notify(self._notifier.invalidate_all())
+            self._tasks.spawn(_until_done(self._notifier.invalidate_all()), "notify kernel")
 
     def connected(self) -> None:
         """Changes are told of again."""
-        if self._names_suspect_until_s == float("inf"):
-            self._names_suspect_until_s = self._monotonic() + CACHE_S
+        if self.names.nothing_is_known:
+            self.names.everything_changed(self._monotonic() + CACHE_S)
 
-    async def _drop_name(self, notifier: Notifier, parent: InodeId, name: bytes) -> None:
+    async def _drop_name(self, dropping: Awaitable[None], led_to: InodeId | None) -> None:
         try:
-            await notifier.invalidate_entry(parent, name)
+            await dropping
         finally:
-            self._names_dropping -= 1
+            self.names.dropped(led_to)
 
-    def _notify(self, notification: Awaitable[None]) -> None:
-        async def wait() -> None:
-            await notification
+    def name_is_old(self, parent: InodeId, name: bytes) -> None:
+        """An answer that the kernel is being given now has a name from before a change: as `attributes_are_old`."""
+        self._tasks.spawn(self._drop_name_soon(parent, name, self.names.changed(parent, name)), "drop old name")
 
-        self._tasks.spawn(wait(), "notify kernel")
+    async def _drop_name_soon(self, parent: InodeId, name: bytes, led_to: InodeId | None) -> None:
+        try:
+            for delay_s in _TAKEN_S:
+                await asyncio.sleep(delay_s)
+                if self._notifier is not None:
+                    await self._notifier.invalidate_entry(parent, name)
+        finally:
+            self.names.dropped(led_to)
+
+    def _tell(self, ino: InodeId, telling: Awaitable[None]) -> None:
+        task = self._tasks.spawn(_until_done(telling), "notify kernel")
+        self._telling[ino] = task
+        task.add_done_callback(lambda _: self._told(ino, task))
+
+    def _told(self, ino: InodeId, task: asyncio.Task[None]) -> None:
+        if self._telling.get(ino) is task:
+            del self._telling[ino]
+
+    async def has_been_told(self, ino: InodeId) -> None:
+        """Return when the kernel has dropped what it was told to drop of the inode: what it asks of it after this is
+        fresh. Not to be waited for while the kernel holds a directory, of which it may have to drop a name first."""
+        if (task := self._telling.get(ino)) is not None:
+            await asyncio.wait([task], timeout=_TELLING_S)
 
     # Pages.
 
@@ -118,45 +134,8 @@ class KernelCache:
 
     def forget(self, ino: InodeId) -> None:
         self._pages.pop(ino, None)
-        self._lookups.pop(ino, None)
+        self.names.forget(ino)
 
-    # Names that led to an open(2).
 
-    def looked_up(self, ino: InodeId, mark: int) -> None:
-        """A name was looked up, after the mark was taken, and led to this inode."""
-        self._lookups[ino] = mark
-        self._lookups.move_to_end(ino)
-        if len(self._lookups) > _LOOKUPS_KEPT:
-            self._lookups.popitem(last=False)
-
-    def not_found(self) -> None:
-        """A name was looked up and is not there: the open that it was for does not come."""
-        self._retry_expected = False
-
-    def now_s(self) -> float:
-        return self._monotonic()
-
-    def refuse_open(self, ino: InodeId, asked_s: float) -> bool:
-        """Whether the name that led a program to this inode may have been changed by others before it came here,
-        at `asked_s`.
-
-        If so, the caller answers ESTALE, and the kernel looks the whole path up again, and opens again, once. So the
-        one that follows a refusal, after a lookup, is not refused.
-        """
-        now = self._monotonic()
-        suspect = (
-            self._names_dropping > 0
-            or now - self._names_changed_s < _SETTLING_S
-            or now < self._names_suspect_until_s
-        )
-        if not suspect:
-            return False
-        looked_up = self._lookups.get(ino, -1)
-        if looked_up >= self._invalidations.last_name:
-            return False
-        if self._retry_expected and asked_s - self._refused_s < _RETRY_S and looked_up >= self._refused:
-            self._retry_expected = False
-            return False
-        self._refused, self._refused_s, self._retry_expected = self._invalidations.now(), now, True
-        return True
-
+async def _until_done(telling: Awaitable[None]) -> None:
+    await telling

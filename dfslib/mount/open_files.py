@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, NotFound, Stale, Unavailable
+from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, Stale, Unavailable
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import Buffer, Caller, Handle, ReadDone
@@ -77,7 +77,7 @@ class OpenFiles:
         self, operation: wire.Create, flags: int, *, kill_privileges: bool
     ) -> tuple[Attr, Handle, list[Attr]]:
         """The file's attributes, the handle, and the directory's attributes."""
-        answer, mark = await self._ask_for_open(operation, None)
+        answer, mark = await self._ask_for_open(operation)
         if answer.attr.type is not FileType.FILE:
             await self._close(answer.attr.ino)
             raise Stale  # the name has become something that is opened in another way
@@ -88,14 +88,13 @@ class OpenFiles:
             await self._cut_to_nothing(file, number, kill_privileges)
         return self.present(file.attr), number, answer.directories
 
-    async def open(self, ino: InodeId, flags: int, *, kill_privileges: bool) -> tuple[OpenFile, Handle]:
-        """Raises Stale where the name that led here leads elsewhere by now."""
-        asked_s = self._kernel.now_s()
-        try:
-            answer, mark = await self._ask_for_open(wire.Open(ino), ino)
-        except NotFound:
-            raise Stale from None
-        if self._kernel.refuse_open(ino, asked_s):
+    async def open(
+        self, ino: InodeId, flags: int, *, kill_privileges: bool, refuse: Callable[[Attr], bool] = lambda _: False
+    ) -> tuple[OpenFile, Handle]:
+        """`refuse` is asked when all is heard of that others did before. Raises NotFound where the inode is gone, Stale
+        where it is refused."""
+        answer, mark = await self._ask_for_open(wire.Open(ino))
+        if refuse(answer.attr):
             self._tasks.spawn(self._close(ino), "close")
             raise Stale
         file, handle, number = self._opened(answer, mark, flags)
@@ -120,9 +119,7 @@ class OpenFiles:
             if not cut:
                 self.release(number)
 
-    async def _ask_for_open(
-        self, operation: wire.Open | wire.Create, ino: InodeId | None
-    ) -> tuple[wire.Attributes, int]:
+    async def _ask_for_open(self, operation: wire.Open | wire.Create) -> tuple[wire.Attributes, int]:
         """The answer, and the mark from before it. If the caller goes away meanwhile, it is closed again."""
         mark = self._invalidations.now()
         asking = asyncio.ensure_future(self._session.call(operation))
@@ -160,6 +157,9 @@ class OpenFiles:
         self._next_handle += 1
         self._handles[number] = handle
         return file, handle, number
+
+    def is_open(self, ino: InodeId) -> bool:
+        return ino in self._files
 
     def get(self, number: Handle) -> OpenFile:
         handle = self._handles.get(number)

@@ -6,12 +6,15 @@ kept right by the namenode's pushes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import stat
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from dfslib.errors import (
     BadHandle,
@@ -20,6 +23,8 @@ from dfslib.errors import (
     NoAttribute,
     NotFound,
     NotSupported,
+    Stale,
+    Unavailable,
 )
 from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
 from dfslib.mount.allocation import Allocation
@@ -46,6 +51,7 @@ from dfslib.mount.kernel_cache import CACHE_S, KernelCache
 from dfslib.mount.locks import Locks
 from dfslib.mount.open_files import Clock, OpenFiles
 from dfslib.mount.reader import Reader
+from dfslib.mount.retries import LOOK_S, OPEN_S, Found, Retries
 from dfslib.mount.session import Call, Session
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.logs import event
@@ -61,6 +67,8 @@ _TICK_S: Final = 0.5
 _ACCESSES_S: Final = 5.0
 """Times of access are told so rarely: a transaction for each file that is read would be most of the namenode's work."""
 _FORGET_AT: Final = 1000
+_FINDS_MAX: Final = 1000
+"""A name that is replaced between its lookup and the open behind it is looked up again: never so often."""
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _XATTR_CREATE: Final = 1
@@ -94,7 +102,8 @@ class VFS:
         self._tasks = Tasks()
         self._session = Session(url, name, self, options.timeout_s)
         self._invalidations = Invalidations()
-        self._kernel = KernelCache(self._invalidations, self._tasks, clock.monotonic_s)
+        self._kernel = KernelCache(self._tasks, clock.monotonic_s)
+        self._names = self._kernel.names
         self._client = BlockClient()
         self._datanodes = Datanodes(self._client, options.timeout_s, clock.monotonic_s)
         half = options.cache_bytes // 2
@@ -114,6 +123,7 @@ class VFS:
         )
         self._allocation = Allocation(self._session, self._files, self._invalidations)
         self._locks = Locks(self._session, self._tasks)
+        self._retries = Retries(clock.monotonic_s, self._files.release)
         self._directories: dict[Handle, OpenDirectory] = {}
         self._next_directory = 1
         self._forgotten: set[InodeId] = set()
@@ -145,6 +155,7 @@ class VFS:
         return late
 
     async def _tick(self) -> None:
+        self._retries.expire()
         self._files.seal(self._clock.monotonic_s() - _AGE_S)
         if self._session.connected and self._clock.monotonic_s() >= self._tell_accesses_s:
             self._tell_accesses_s = self._clock.monotonic_s() + _ACCESSES_S
@@ -162,8 +173,8 @@ class VFS:
         for ino in push.contents:
             self._invalidations.changed_by_others(ino)
             self._files.others_changed(ino, content=True)
-        if push.names:
-            self._invalidations.name_changed()
+        for parent, name in push.names:
+            self._invalidations.name_changed(parent, name)
         self._kernel.others_changed(push)
 
     def nodes_changed(self, nodes: list[wire.Node]) -> None:
@@ -193,14 +204,42 @@ class VFS:
 
     async def lookup(self, caller: Caller, parent: InodeId, name: bytes) -> Attr:
         _check_name(name)
-        mark = self._invalidations.now()
         try:
-            attr = await self._attributes(wire.Lookup(parent, name), mark)
+            attr = await self._find(caller, parent, name)
         except NotFound:
-            self._kernel.not_found()
+            # the directory may have been moved away, and another one with the name be in its place
+            if self._names.are_suspect(parent) and self._retries.refuse(caller, parent, LOOK_S):
+                raise Stale from None
+            self._retries.not_found(caller, parent)
             raise
-        self._kernel.looked_up(attr.ino, mark)
         return attr
+
+    async def _find(self, caller: Caller, parent: InodeId, name: bytes) -> Attr:
+        """Where a name leads. For a caller that comes the second time the file is kept until then."""
+        for _ in range(_FINDS_MAX):
+            mark = self._invalidations.now()
+            attr = await self._attributes(wire.Lookup(parent, name), mark)
+            handle: Handle | None = None
+            if attr.type is FileType.FILE and self._retries.is_expected(caller):
+                try:
+                    _, handle = await self._files.open(attr.ino, os.O_PATH, kill_privileges=False)
+                except NotFound:
+                    continue  # it has been replaced meanwhile
+            self._retries.found(caller, Found(attr, handle))
+            self._given(parent, name, attr.ino, mark)
+            return attr
+        raise Unavailable("a name leads elsewhere each time that it is looked up")
+
+    def _given(self, parent: InodeId, name: bytes, ino: InodeId, mark: int) -> None:
+        """The kernel is being given a name that was asked for after the mark was taken."""
+        self._names.learn(parent, name, ino)
+        if self._invalidations.name_has_changed(parent, name, mark):
+            self._kernel.name_is_old(parent, name)
+
+    def _is_stale(self, caller: Caller, ino: InodeId) -> bool:
+        """Of an inode that is not there: whether its name may lead elsewhere by now, so that the kernel is to look
+        it up again."""
+        return self._names.are_suspect(ino) and self._retries.refuse(caller, ino, LOOK_S)
 
     async def _attributes(self, operation: wire.Operation, mark: int) -> Attr:
         answer = await self._session.call(operation)
@@ -230,7 +269,7 @@ class VFS:
         if forgotten:
             await self._session.call(wire.Forget(list(forgotten)))
 
-    async def getattr(self, ino: InodeId, handle: Handle | None) -> Attr:
+    async def getattr(self, caller: Caller, ino: InodeId, handle: Handle | None) -> Attr:
         known = self._files.known(ino) or self._parents.find(ino)
         if known is not None:
             return known
@@ -239,6 +278,10 @@ class VFS:
         except NotFound:
             if any(directory.ino == ino for directory in self._directories.values()):
                 return Attr(ino, FileType.DIRECTORY, 0o755, nlink=0)  # removed, and still open
+            if (attr := self._retries.attr(caller, ino)) is not None:
+                return replace(attr, nlink=0)  # it was there when the caller came by
+            if self._is_stale(caller, ino):
+                raise Stale from None
             raise
 
     async def setattr(self, caller: Caller, ino: InodeId, update: AttrUpdate, handle: Handle | None) -> Attr:
@@ -259,7 +302,12 @@ class VFS:
         operation = wire.SetAttr(
             ino, update.mode, update.uid, update.gid, update.size, atime_ns, mtime_ns, update.kill_privileges
         )
-        answer = await self._session.call(operation)
+        try:
+            answer = await self._session.call(operation)
+        except NotFound:
+            if handle is None and self._is_stale(caller, ino):
+                raise Stale from None
+            raise
         assert isinstance(answer, wire.Attributes)
         if update.size is not None:
             self._files.changed_here(answer.attr, mark)
@@ -267,8 +315,8 @@ class VFS:
             self._files.learn(answer.attr, mark)
         return self._files.present(answer.attr)
 
-    async def readlink(self, ino: InodeId) -> bytes:
-        attr = await self.getattr(ino, None)
+    async def readlink(self, caller: Caller, ino: InodeId) -> bytes:
+        attr = await self.getattr(caller, ino, None)
         if attr.type is not FileType.SYMLINK:
             raise InvalidArgument("not a symbolic link")
         return attr.target
@@ -276,9 +324,10 @@ class VFS:
     async def _make(self, caller: Caller, parent: InodeId, name: bytes, new: _New) -> Attr:
         _check_name(name)
         mark = self._changing_names(parent)
-        return await self._attributes(
-            wire.Create(parent, name, new.type, new.mode, caller.uid, caller.gid, new.rdev, new.target), mark
-        )
+        operation = wire.Create(parent, name, new.type, new.mode, caller.uid, caller.gid, new.rdev, new.target)
+        attr = await self._attributes(operation, mark)
+        self._given(parent, name, attr.ino, mark)
+        return attr
 
     def _changing_names(self, *directories: InodeId) -> int:
         """To be called before and after. Gives the mark from which on what is told of them is fresh."""
@@ -302,13 +351,18 @@ class VFS:
 
     async def link(self, caller: Caller, ino: InodeId, parent: InodeId, name: bytes) -> Attr:
         _check_name(name)
-        return await self._attributes(wire.Link(ino, parent, name), self._changing_names(parent))
+        mark = self._changing_names(parent)
+        attr = await self._attributes(wire.Link(ino, parent, name), mark)
+        self._given(parent, name, ino, mark)
+        return attr
 
     async def unlink(self, caller: Caller, parent: InodeId, name: bytes) -> None:
         await self._change_names(wire.Unlink(parent, name), parent)
+        self._names.remove(parent, name)
 
     async def rmdir(self, caller: Caller, parent: InodeId, name: bytes) -> None:
         await self._change_names(wire.Rmdir(parent, name), parent)
+        self._names.remove(parent, name)
 
     async def rename(
         self, caller: Caller, parent: InodeId, name: bytes, new_parent: InodeId, new_name: bytes, flags: int
@@ -326,6 +380,7 @@ class VFS:
             parent,
             new_parent,
         )
+        self._names.move((parent, name), (new_parent, new_name), exchange=bool(flags & _RENAME_EXCHANGE))
 
     async def _before_renaming(self, parent: InodeId, name: bytes) -> None:
         """A file has all that was written of it before it takes another name: what is replaced by that is gone. Raises
@@ -355,6 +410,8 @@ class VFS:
         self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
     ) -> tuple[Attr, Opened]:
         _check_name(name)
+        if self._names.are_suspect(parent) and self._retries.refuse(caller, parent, OPEN_S, making=True):
+            raise Stale
         mark = self._changing_names(parent)
         operation = wire.Create(
             parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
@@ -363,14 +420,33 @@ class VFS:
         attr, number, directories = await self._files.create(operation, flags, kill_privileges=caller.uid != 0)
         self._forgotten.discard(attr.ino)
         self._parents.learn(directories, mark)
+        self._given(parent, name, attr.ino, mark)
+        self._retries.done(caller)
         keep = self._kernel.opened(attr.ino, attr.version)
         return attr, Opened(number, keep_cache=keep)
 
     async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
-        handle, number = await self._files.open(ino, flags, kill_privileges=caller.uid != 0)
+        try:
+            handle, number = await self._files.open(
+                ino, flags, kill_privileges=caller.uid != 0, refuse=lambda attr: self._refuse_open(caller, attr)
+            )
+        except NotFound:
+            self._retries.refuse(caller, ino, OPEN_S)
+            raise Stale from None
+        self._retries.done(caller)
         if flags & os.O_TRUNC:
             self._changes += 1
+        try:
+            await self._kernel.has_been_told(ino)
+        except asyncio.CancelledError:
+            self._files.release(number)
+            raise
         return Opened(number, keep_cache=self._kernel.opened(ino, handle.file.attr.version))
+
+    def _refuse_open(self, caller: Caller, attr: Attr) -> bool:
+        if not self._names.are_suspect(attr.ino, 1 if attr.is_dir else attr.nlink):
+            return False
+        return self._retries.refuse(caller, attr.ino, OPEN_S, is_open=self._files.is_open(attr.ino))
 
     async def read(self, handle: Handle, offset: int, size: int) -> Sequence[Buffer]:
         return await self._files.read(handle, offset, size)
@@ -421,9 +497,14 @@ class VFS:
     # ------------------------------------------------------------------------------------------- directories
 
     async def opendir(self, caller: Caller, ino: InodeId) -> Opened:
+        directory = OpenDirectory(ino, self._fetch_entries, lambda: self._changes)
+        await directory.begin()  # when that is answered, all is heard of that others did before
+        if self._names.are_suspect(ino) and self._retries.refuse(caller, ino, OPEN_S):
+            raise Stale
+        self._retries.done(caller)
         number = Handle(self._next_directory)
         self._next_directory += 1
-        self._directories[number] = OpenDirectory(ino, self._fetch_entries, lambda: self._changes)
+        self._directories[number] = directory
         return Opened(number)
 
     async def _fetch_entries(self, ino: InodeId, after: bytes, limit: int) -> tuple[list[Entry], bool]:
@@ -436,6 +517,7 @@ class VFS:
         entries = []
         for entry in answer.entries:
             entries.append(Entry(entry.name, self._told(entry.attr, mark)))
+            self._given(ino, entry.name, entry.attr.ino, mark)
         return entries, answer.more
 
     def _directory(self, handle: Handle) -> OpenDirectory:
@@ -443,12 +525,12 @@ class VFS:
             raise BadHandle(f"no open directory has the handle {handle}")
         return directory
 
-    async def readdir(self, handle: Handle, cookie: int) -> Sequence[DirectoryEntry]:
+    async def readdir(self, caller: Caller, handle: Handle, cookie: int) -> Sequence[DirectoryEntry]:
         directory = self._directory(handle)
         own = Attr(directory.ino, FileType.DIRECTORY, 0o755)
         if cookie < 2:
             with contextlib.suppress(NotFound):
-                own = await self.getattr(directory.ino, None)
+                own = await self.getattr(caller, directory.ino, None)
         return await directory.read(cookie, own)
 
     async def releasedir(self, handle: Handle) -> None:

@@ -203,7 +203,7 @@ async def _on_slot(both: Both, name: str, number: int, *arguments: Any) -> tuple
             return None  # the kernel refuses these itself, or may
         return await both.copy(slot, start, target, to, count)
     here, there = _CALLS[name](*arguments)
-    return local(here, slot.descriptor), await remote(there(both.vfs, slot))
+    return local(here, slot.descriptor), await remote(lambda: there(both.vfs, slot))
 
 
 def _write(offset: int, count: int, byte: int) -> tuple[Here, There]:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from dfslib.errors import DfsError, IsADirectory, NotADirectory, NotPermitted
+from dfslib.errors import DfsError, IsADirectory, NotADirectory, NotPermitted, Stale
 from dfslib.model import ROOT, Attr, FileType, InodeId
 from dfslib.mount.filesystem import AttrUpdate, Caller, Handle, LockOwner
 from dfslib.mount.vfs import VFS
@@ -44,9 +44,13 @@ def local(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | str:
         return errno.errorcode[error.errno or 0]
 
 
-async def remote(call: Awaitable[T]) -> T | str:
+async def remote(call: Callable[[], Awaitable[T]]) -> T | str:
+    """As `local`. Where the answer is ESTALE, the kernel walks the path again, and asks once more."""
     try:
-        return await call
+        try:
+            return await call()
+        except Stale:
+            return await call()
     except DfsError as error:
         return errno.errorcode[error.errno]
 
@@ -117,22 +121,22 @@ class Both:
         await make(CALLER, *await self.parent(path), *more)
 
     async def mkdir(self, path: str) -> tuple[Outcome, Outcome]:
-        return local(os.mkdir, self.path(path), 0o750), await remote(self.made(self.vfs.mkdir, path, 0o750))
+        return local(os.mkdir, self.path(path), 0o750), await remote(lambda: self.made(self.vfs.mkdir, path, 0o750))
 
     async def mkfifo(self, path: str) -> tuple[Outcome, Outcome]:
         mode = stat.S_IFIFO | 0o640
-        return local(os.mknod, self.path(path), mode), await remote(self.made(self.vfs.mknod, path, mode, 0))
+        return local(os.mknod, self.path(path), mode), await remote(lambda: self.made(self.vfs.mknod, path, mode, 0))
 
     async def symlink(self, path: str, target: str) -> tuple[Outcome, Outcome]:
         return local(os.symlink, target, self.path(path)), await remote(
-            self.made(self.vfs.symlink, path, target.encode())
+            lambda: self.made(self.vfs.symlink, path, target.encode())
         )
 
     async def unlink(self, path: str) -> tuple[Outcome, Outcome]:
-        return local(os.unlink, self.path(path)), await remote(self._remove(path, directory=False))
+        return local(os.unlink, self.path(path)), await remote(lambda: self._remove(path, directory=False))
 
     async def rmdir(self, path: str) -> tuple[Outcome, Outcome]:
-        return local(os.rmdir, self.path(path)), await remote(self._remove(path, directory=True))
+        return local(os.rmdir, self.path(path)), await remote(lambda: self._remove(path, directory=True))
 
     async def _remove(self, path: str, *, directory: bool) -> None:
         attr = await self.find(path)
@@ -141,7 +145,9 @@ class Both:
         await (self.vfs.rmdir if directory else self.vfs.unlink)(CALLER, *await self.parent(path))
 
     async def link(self, path: str, to: str) -> tuple[Outcome, Outcome]:
-        return local(os.link, self.path(path), self.path(to), follow_symlinks=False), await remote(self._link(path, to))
+        return local(os.link, self.path(path), self.path(to), follow_symlinks=False), await remote(
+            lambda: self._link(path, to)
+        )
 
     async def _link(self, path: str, to: str) -> None:
         attr = await self.find(path)
@@ -155,26 +161,28 @@ class Both:
         await self.vfs.rmdir(CALLER, *await self.parent(path))
 
     async def rename(self, path: str, to: str, flags: int) -> tuple[Outcome, Outcome]:
-        return local(_renameat2, self.path(path), self.path(to), flags), await remote(self._rename(path, to, flags))
+        return local(_renameat2, self.path(path), self.path(to), flags), await remote(
+            lambda: self._rename(path, to, flags)
+        )
 
     async def _rename(self, path: str, to: str, flags: int) -> None:
         await self.vfs.rename(CALLER, *await self.parent(path), *await self.parent(to), flags)
 
     async def listing(self, path: str) -> tuple[Outcome, Outcome]:
-        return local(self._local_listing, path), await remote(self._listing(path))
+        return local(self._local_listing, path), await remote(lambda: self._listing(path))
 
     def _local_listing(self, path: str) -> list[tuple[bytes, int]]:
         with os.scandir(self.path(path).encode()) as entries:
             return sorted((entry.name, stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)) for entry in entries)
 
     async def _listing(self, path: str) -> list[tuple[bytes, int]]:
-        attr = await self.find(path) if path else await self.vfs.getattr(self._top, None)
+        attr = await self.find(path) if path else await self.vfs.getattr(CALLER, self._top, None)
         if not attr.is_dir:
             raise NotADirectory
         opened = await self.vfs.opendir(CALLER, attr.ino)
         found: list[tuple[bytes, int]] = []
         cookie = 0
-        while entries := await self.vfs.readdir(opened.handle, cookie):
+        while entries := await self.vfs.readdir(CALLER, opened.handle, cookie):
             found += [(e.name, _format(e.attr.type)) for e in entries if e.name not in (b".", b"..")]
             cookie = entries[-1].cookie
         await self.vfs.releasedir(opened.handle)
@@ -183,7 +191,7 @@ class Both:
     # Attributes.
 
     async def look(self, path: str) -> tuple[Outcome, Outcome]:
-        return local(self._local_look, path), await remote(self._look(path))
+        return local(self._local_look, path), await remote(lambda: self._look(path))
 
     def _local_look(self, path: str) -> tuple[object, ...]:
         s = os.lstat(self.path(path))
@@ -196,18 +204,20 @@ class Both:
         return _format(attr.type) | attr.mode, attr.nlink, size
 
     async def chmod(self, path: str, mode: int) -> tuple[Outcome, Outcome]:
-        return local(os.chmod, self.path(path), mode), await remote(self._set(path, AttrUpdate(mode=mode)))
+        return local(os.chmod, self.path(path), mode), await remote(lambda: self._set(path, AttrUpdate(mode=mode)))
 
     async def utime(self, path: str, ns: tuple[int, int]) -> tuple[Outcome, Outcome]:
         update = AttrUpdate(atime_ns=ns[0], mtime_ns=ns[1])
-        return local(self._local_utime, path, ns), await remote(self._set(path, update, lambda attr: attr.mtime_ns))
+        return local(self._local_utime, path, ns), await remote(
+            lambda: self._set(path, update, lambda attr: attr.mtime_ns)
+        )
 
     def _local_utime(self, path: str, ns: tuple[int, int]) -> int:
         os.utime(self.path(path), ns=ns)
         return (self._local / path).stat().st_mtime_ns
 
     async def truncate(self, path: str, size: int) -> tuple[Outcome, Outcome]:
-        return local(os.truncate, self.path(path), size), await remote(self._truncate(path, size))
+        return local(os.truncate, self.path(path), size), await remote(lambda: self._truncate(path, size))
 
     async def _truncate(self, path: str, size: int) -> None:
         if (await self.find(path)).is_dir:
@@ -221,7 +231,7 @@ class Both:
         async def there() -> None:
             await self.vfs.setxattr(CALLER, (await self.find(path)).ino, b"user.a", value, flags)
 
-        return local(os.setxattr, self.path(path), b"user.a", value, flags), await remote(there())
+        return local(os.setxattr, self.path(path), b"user.a", value, flags), await remote(there)
 
     async def xattrs(self, path: str) -> tuple[Outcome, Outcome]:
         async def there() -> dict[bytes, bytes]:
@@ -232,14 +242,14 @@ class Both:
             full = self.path(path)
             return {name.encode(): os.getxattr(full, name) for name in os.listxattr(full)}
 
-        return local(here), await remote(there())
+        return local(here), await remote(there)
 
     # Bytes, through files that stay open in a slot.
 
     async def open(self, slot: int, path: str, flags: int) -> tuple[Outcome, Outcome]:
         await self.close(slot)
         here = local(os.open, self.path(path), flags, 0o644)
-        there = await remote(self._open_there(path, flags))
+        there = await remote(lambda: self._open_there(path, flags))
         if isinstance(here, int) and isinstance(there, tuple):
             self._open[slot] = Slot(self.mount, there[0], there[1], here, bool(flags & os.O_APPEND))
             return "opened", "opened"
@@ -277,15 +287,16 @@ class Both:
 
     async def copy(self, source: Slot, at: int, target: Slot, to: int, length: int) -> tuple[Outcome, Outcome]:
         return local(os.copy_file_range, source.descriptor, target.descriptor, length, at, to), await remote(
-            self.vfs.copy_range(source.handle, at, target.handle, to, length)
+            lambda: self.vfs.copy_range(source.handle, at, target.handle, to, length)
         )
 
     async def content(self, path: str) -> bytes:
         """All of a file, through an open of its own."""
-        attr = await self.find(path)
-        opened = await self.vfs.open(CALLER, attr.ino, os.O_RDONLY)
-        parts = await self.vfs.read(opened.handle, 0, attr.size + 1)
-        await self.vfs.release(opened.handle)
+        opened = await remote(lambda: self._open_there(path, os.O_RDONLY))
+        assert isinstance(opened, tuple), opened
+        handle, ino = opened
+        parts = await self.vfs.read(handle, 0, (await self.vfs.getattr(CALLER, ino, handle)).size + 1)
+        await self.vfs.release(handle)
         return b"".join(parts)
 
 

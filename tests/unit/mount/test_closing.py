@@ -55,7 +55,7 @@ class Reader:
 def open_files(session: Any, tasks: Tasks) -> OpenFiles:
     clock = Clock(lambda: 1, lambda: 0.0)
     invalidations = Invalidations()
-    kernel = KernelCache(invalidations, tasks, clock.monotonic_s)
+    kernel = KernelCache(tasks, clock.monotonic_s)
     reader: Any = Reader()
     files = OpenFiles(session, reader, invalidations, kernel, tasks, clock)
     budget = Budget(1 << 20, 60, files.seal, lambda used: None)

@@ -56,7 +56,7 @@ class Opened:
         self.place = place
         self.tasks = Tasks()
         invalidations = Invalidations()
-        kernel = KernelCache(invalidations, self.tasks, time.monotonic)
+        kernel = KernelCache(self.tasks, time.monotonic)
         session: Any = place
         clock = Clock(time.time_ns, time.monotonic)
         self.files = OpenFiles(session, cast(Reader, None), invalidations, kernel, self.tasks, clock)
