@@ -13,7 +13,7 @@ from tests import interleaving
 from tests.cluster.forked_server import Zygote
 from tests.cluster.real_cluster import Server
 
-_LONGEST_FIRST: Final = ("faults", "cluster", "model", "contract", "arch", "unit")
+_LONGEST_FIRST: Final = ("model", "faults", "cluster", "contract", "arch", "unit")
 """The folders of tests, those with the longest tests first: whoever is done early finds something short to do."""
 
 
