@@ -106,6 +106,7 @@ class NameNode:
             journal,
             guard.write_checkpoint,
             folder / COPIES,
+            time.time_ns,
             time.monotonic,
             keeper.outdated,
         )

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from dfslib.errors import DfsError, Unavailable
 from dfslib.model import NodeId
@@ -22,8 +22,6 @@ from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
 
-_HEADER_BYTES: Final = 1 << 20
-"""More than any header has: it names the datanodes, some 36 bytes each."""
 
 
 class Fetched(NamedTuple):
@@ -45,7 +43,7 @@ async def survey(session: PeerSession, sources: Sequence[Joiner]) -> frozenset[N
     name = chain.files[-1]
     for url in where[name]:
         try:
-            header = files.read_header(io.BytesIO(await get_head(session, url, str(name), _HEADER_BYTES)))
+            header = files.read_header(io.BytesIO(await get_head(session, url, str(name), files.HEADER_BYTES)))
         except (DfsError, Damaged) as error:
             log.warning(event("copy cannot be read", name=name, url=url, reason=error))
             continue

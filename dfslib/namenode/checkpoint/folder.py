@@ -21,12 +21,13 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class Made(NamedTuple):
-    """A file; `size` in bytes. `position`: what it leads to, where that is known."""
+    """A file; `size` in bytes. `position`: what it leads to, where that is known. `time_ns`: its header's."""
 
     name: FileName
     size: int
     crc32c: int
     position: Position | None
+    time_ns: int
 
 
 class Folder:
@@ -88,4 +89,4 @@ class Folder:
                 checksum = crc32c(piece, checksum)
                 size += len(piece)
         temporary.rename(self.path(name))
-        return Made(name, size, checksum, header.position)
+        return Made(name, size, checksum, header.position, header.time_ns)

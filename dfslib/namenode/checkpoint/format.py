@@ -39,6 +39,9 @@ _NAME: Final = re.compile(r"(checkpoint|journal)-(\d{6})-(\d{20})(?:-(\d{20}))?"
 RUNS_KEPT: Final = 64
 """Runs that a header names: the journal of every few seconds has them, some 30 bytes each."""
 
+HEADER_BYTES: Final = 1 << 20
+"""More than any header has: it names the datanodes, some 36 bytes each, and the runs."""
+
 Record = tuple[bytes, bytes]
 """A key and its value."""
 Commit = tuple[int, list[tuple[bytes, bytes | None]]]

@@ -7,19 +7,21 @@ does not hold up the journals either. What a datanode has is asked when it joins
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
-from dfslib.errors import DfsError, NotFound
+from dfslib.errors import DfsError, InputOutput, NotFound
 from dfslib.model import NodeId
-from dfslib.namenode.checkpoint.chains import Chain, best_chain
+from dfslib.namenode.checkpoint.chains import Chain
 from dfslib.namenode.checkpoint.folder import Folder
-from dfslib.namenode.checkpoint.format import FileName, parse_name
+from dfslib.namenode.checkpoint.format import HEADER_BYTES, Damaged, FileName, parse_name, read_header
+from dfslib.namenode.checkpoint.generations import to_keep
 from dfslib.namenode.membership.registry import Datanode
 from dfslib.runtime.logs import event
-from dfslib.transfer.metadata_files import delete_file, list_files, put_file
+from dfslib.transfer.metadata_files import delete_file, get_head, list_files, put_file
 from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
@@ -36,17 +38,21 @@ class Sender:
         folder: Folder,
         may_send: Callable[[Datanode, Iterable[FileName]], bool],
         on_complete: Callable[[Chain], None],
+        wall_ns: Callable[[], int],
     ) -> None:
         """`may_send` is told what a datanode was found to have. `on_complete` is told that a datanode has been
         brought something, and now has all of the chain."""
         self._folder = folder
         self._may_send = may_send
         self._on_complete = on_complete
+        self._wall_ns = wall_ns
         self._session: PeerSession | None = None
         self._chain: Chain | None = None
         self._held: dict[NodeId, set[FileName]] = {}
         """What datanodes are known to have; those that are missing here are asked."""
         self._joins: Counter[NodeId] = Counter()
+        self._times_ns: dict[FileName, int] = {}
+        """When checkpoints were made, as their headers tell."""
         self._running: dict[tuple[NodeId, bool], asyncio.Task[None]] = {}
         self._failing: set[NodeId] = set()
         self.failures = 0
@@ -164,7 +170,7 @@ class Sender:
         held.add(name)
 
     async def _completed(self, node: Datanode, held: set[FileName]) -> None:
-        """Delete from a datanode that has all of the chain what neither this nor the best one before it needs."""
+        """Delete from a datanode that has all of the chain what is not to be kept beside it."""
         chain = self._chain
         if chain is None or self._held.get(node.id) is not held or not held.issuperset(chain.files):
             return
@@ -172,9 +178,11 @@ class Sender:
             self._failing.discard(node.id)
             log.info(event("datanode has a copy of the metadata again", node=node.id, url=node.url))
         self._on_complete(chain)
-        before = best_chain(held - {chain.checkpoint})
-        kept = {*chain.files, *(before.files if before is not None else ())}
+        await self._find_times(node, held)
+        if self._held.get(node.id) is not held:
+            return
         assert self._session is not None
+        kept = to_keep(held, chain, self._times_ns, self._wall_ns())
         for name in sorted(held - kept - self._folder.files.keys()):
             try:
                 async with asyncio.timeout(_DEADLINE_S):
@@ -182,3 +190,30 @@ class Sender:
             except NotFound:
                 pass  # it is gone, which was the aim
             held.discard(name)
+            self._forget_time(name)
+
+    async def _find_times(self, node: Datanode, held: set[FileName]) -> None:
+        """Of checkpoints that an earlier process has brought. One that the datanode cannot read is none: it has put it
+        into its quarantine, or will."""
+        assert self._session is not None
+        for name in self._without_time(held):
+            try:
+                async with asyncio.timeout(_DEADLINE_S):
+                    head = await get_head(self._session, node.url, str(name), HEADER_BYTES)
+                self._note_time(name, read_header(io.BytesIO(head)).time_ns)
+            except (NotFound, InputOutput, Damaged) as error:
+                log.warning(event("copy cannot be looked at", name=name, url=node.url, reason=error))
+                held.discard(name)
+
+    def _without_time(self, held: set[FileName]) -> list[FileName]:
+        for made in self._folder.files.values():
+            self._note_time(made.name, made.time_ns)
+        return sorted(name for name in held if name.is_checkpoint and name not in self._times_ns)
+
+    def _note_time(self, name: FileName, time_ns: int) -> None:
+        if name.is_checkpoint:
+            self._times_ns[name] = time_ns
+
+    def _forget_time(self, name: FileName) -> None:
+        if not any(name in others for others in self._held.values()):
+            self._times_ns.pop(name, None)

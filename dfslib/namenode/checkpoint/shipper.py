@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -56,6 +55,7 @@ class Shipper:
         journal: Journal,
         write_checkpoint: WriteCheckpoint,
         folder: Path,
+        wall_ns: Callable[[], int],
         monotonic: Callable[[], float],
         on_newer: Callable[[str], None],
     ) -> None:
@@ -66,10 +66,11 @@ class Shipper:
         self._cluster = cluster
         self._journal = journal
         self._write_checkpoint = write_checkpoint
+        self._wall_ns = wall_ns
         self._monotonic = monotonic
         self._on_newer = on_newer
         self._folder = Folder(folder)
-        self._sender = Sender(self._folder, self._may_send, self._count)
+        self._sender = Sender(self._folder, self._may_send, self._count, wall_ns)
         self._has_asked = False
         self._chain: Chain | None = None
         self._reached = 0
@@ -189,7 +190,7 @@ class Shipper:
     async def _make(self) -> None:
         """Write a checkpoint and begin a new chain with it."""
         started = self._monotonic()
-        about = self._header("checkpoint", time.time_ns())
+        about = self._header("checkpoint", self._wall_ns())
         try:
             made = await self._folder.write_checkpoint(lambda path: self._write_checkpoint(about, path))
         except (CheckFailed, OSError) as error:

@@ -20,6 +20,7 @@ from dfslib.namenode.checkpoint import shipper as shipper_module
 from dfslib.namenode.checkpoint.chains import best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster
 from dfslib.namenode.checkpoint.format import Header, check, parse_name, read_commits, read_header, read_records
+from dfslib.namenode.checkpoint.generations import AGES_NS, HOUR_NS
 from dfslib.namenode.checkpoint.journal import Journal
 from dfslib.namenode.checkpoint.shipper import Shipper
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
@@ -29,7 +30,7 @@ from dfslib.namenode.metadata.history import Lineage
 from dfslib.namenode.metadata.lineage import Digest
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace import records
-from dfslib.transfer.peer_session import open_peer_session
+from dfslib.transfer.peer_session import PeerSession, open_peer_session
 from dfslib.wire.features import NEWEST_LEVEL
 from dfslib.wire.messages import JoinRequest
 from tests.deadline import DEADLINE_S
@@ -52,6 +53,8 @@ class Shipped:
         self.cluster.opened("c1", 2, 1, None)
         self.registry = Registry(1e9, 1e9)
         self.newer: list[str] = []
+        self.later_ns = 0
+        self.session: PeerSession
         self.history: dict[int, State] = {0: {}}
         self.heads: dict[int, Lineage] = {0: self.engine.history.head}
         self.folder = folder / "copies"
@@ -69,9 +72,14 @@ class Shipped:
             self.journal,
             self.write_checkpoint,
             self.folder,
+            self.wall_ns,
             time.monotonic,
             self.newer.append,
         )
+
+    def wall_ns(self) -> int:
+        """Now, or a while later."""
+        return time.time_ns() + self.later_ns
 
     async def write_checkpoint(self, about: Header, path: Path) -> Header:
         """As a process that checks the store, whose check it is not."""
@@ -146,7 +154,7 @@ async def shipped(folder: Path, count: int) -> AsyncIterator[Shipped]:
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(FakeDatanode(f"n{n}").running()) for n in range(count)]
         made = Shipped(folder, nodes)
-        session = open_peer_session()
+        session = made.session = open_peer_session()
         try:
             made.shipper.use(session)
             for node in nodes:
@@ -299,7 +307,7 @@ def test_journals_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatc
     run(tmp_path, 1, scenario)
 
 
-def test_the_chain_before_is_kept_and_older_ones_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chain_before_is_kept_and_most_older_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 2)
 
     async def scenario(made: Shipped) -> None:
@@ -314,13 +322,48 @@ def test_the_chain_before_is_kept_and_older_ones_are_deleted(tmp_path: Path, mon
         assert made.reach(bad) == made.number()
         for node in made.nodes:
             checkpoints = [name for name in node.files if name.startswith("checkpoint")]
-            assert len(checkpoints) == 2
-            assert len(node.files) < 9
+            assert len(checkpoints) == 3  # the oldest will be the one of an hour ago
+            assert len(node.files) < 10
             del node.files[max(checkpoints)]
             assert made.reach(node) > 0  # the chain before goes as far as it went
         assert bad.files["not-ours"] == b"kept"
 
     run(tmp_path, 2, scenario)
+
+
+def test_generations_are_kept_over_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is an hour old, one of a day, one of a week: each can be restored by itself."""
+    monkeypatch.setattr(shipper_module, "_JOURNALS_MAX", 1)
+
+    async def scenario(made: Shipped) -> None:
+        node = made.nodes[0]
+        for number in range(80):
+            made.later_ns += 5 * HOUR_NS
+            if number % 7 == 6:  # of its checkpoints a new process knows but the names
+                await made.shipper.close()
+                made.start()
+                made.shipper.use(made.session)
+                for one in made.nodes:
+                    made.join(one)
+            if number == 60:
+                spoilt = min(name for name in node.files if name.startswith("checkpoint"))
+                node.files[spoilt] = b"no header"
+            await made.commit(a=f"{number}")
+            await made.shipper.run_once()
+            assert made.reach(node) == made.number()
+        checkpoints = [name for name in map(parse_name, node.files) if name is not None and name.is_checkpoint]
+        ages_ns = []
+        for name in checkpoints:
+            data = node.files[str(name)]
+            if data == b"no header":
+                continue
+            check(io.BytesIO(data), name, "c1")
+            ages_ns.append(made.wall_ns() - read_header(io.BytesIO(data)).time_ns)
+        assert len(checkpoints) <= 9
+        for age_ns in AGES_NS:
+            assert any(age_ns <= found_ns <= 2 * age_ns + 10 * HOUR_NS for found_ns in ages_ns)
+
+    run(tmp_path, 1, scenario)
 
 
 def test_what_grows_too_large_to_be_kept_is_replaced_by_a_checkpoint(
