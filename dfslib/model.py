@@ -78,6 +78,12 @@ class Attr(msgspec.Struct, frozen=True, array_like=True):
     def is_dir(self) -> bool:
         return self.type is FileType.DIRECTORY
 
+    @property
+    def unprivileged_mode(self) -> int:
+        """The mode after a write by somebody who may not keep setuid and setgid, or a chown by anybody (inode(7)): no
+        setuid, and no setgid where the group may execute. On directories they mean something else, and stay."""
+        return self.mode if self.is_dir else self.mode & ~(0o6000 if self.mode & 0o010 else 0o4000)
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A directory entry with the attributes of its inode."""

@@ -7,9 +7,11 @@ from typing import Final
 
 from dfslib.errors import FileTooLarge, InvalidArgument, NoSuchOffset, NotSupported
 from dfslib.model import FILE_SIZE_MAX
+from dfslib.mount.capabilities import Capability, has_capability
 from dfslib.mount.file import File
-from dfslib.mount.filesystem import Handle
+from dfslib.mount.filesystem import Caller, Handle
 from dfslib.mount.invalidations import Invalidations
+from dfslib.mount.kernel_cache import KernelCache
 from dfslib.mount.layout import WINDOW, window_of
 from dfslib.mount.open_files import OpenFiles
 from dfslib.mount.session import Session
@@ -21,12 +23,15 @@ _ZERO_RANGE: Final = 0x10
 
 
 class Allocation:
-    def __init__(self, session: Session, files: OpenFiles, invalidations: Invalidations) -> None:
+    def __init__(
+        self, session: Session, files: OpenFiles, invalidations: Invalidations, kernel: KernelCache
+    ) -> None:
         self._session = session
         self._files = files
         self._invalidations = invalidations
+        self._kernel = kernel
 
-    async def fallocate(self, number: Handle, mode: int, offset: int, length: int) -> None:
+    async def fallocate(self, caller: Caller, number: Handle, mode: int, offset: int, length: int) -> None:
         """Space is not reserved: the datanodes' disks fill as bytes are written."""
         file = self._files.get(number).file
         if offset < 0 or length <= 0:
@@ -35,15 +40,24 @@ class Allocation:
             raise FileTooLarge
         if mode not in (0, _KEEP_SIZE, _PUNCH_HOLE | _KEEP_SIZE, _ZERO_RANGE, _ZERO_RANGE | _KEEP_SIZE):
             raise NotSupported("only holes, zeros and growth")
+        await self._files.before_changing(file.ino, number)
+        await self._kill_privileges(caller, file)
         if mode == _KEEP_SIZE:
             return
-        await self._files.before_changing(file.ino, number)
         if mode & (_PUNCH_HOLE | _ZERO_RANGE):
             await self._change(wire.Punch(file.ino, offset, offset + length))
         if not mode & _KEEP_SIZE:
             await self._files.refresh(file)
             if file.attr.size < offset + length:
                 await self._change(wire.SetAttr(file.ino, size=offset + length))
+
+    async def _kill_privileges(self, caller: Caller, file: File) -> None:
+        """The kernel leaves it to a file system, and does not say whether the caller may keep them."""
+        await self._files.refresh(file)
+        if file.attr.unprivileged_mode == file.attr.mode or has_capability(caller, Capability.FSETID):
+            return
+        await self._change(wire.SetAttr(file.ino, kill_privileges=True))
+        self._kernel.drop_attributes(file.ino)
 
     async def _change(self, operation: wire.Operation) -> None:
         mark = self._invalidations.now()
@@ -91,13 +105,14 @@ class Allocation:
         return start, end
 
     async def copy_range(
-        self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
+        self, caller: Caller, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
     ) -> int:
         """No byte moves: the two files share the blocks from then on."""
         if min(source_offset, target_offset, length) < 0:
             raise InvalidArgument("an offset or length is not negative")
         origin = self._files.get(source).file
-        ino = self._files.get(target).file.ino
+        goal = self._files.get(target).file
+        ino = goal.ino
         await self._files.before_changing(origin.ino, source)
         await self._files.before_changing(ino, target)
         await self._files.refresh(origin)
@@ -106,5 +121,6 @@ class Allocation:
             return 0
         if target_offset + length > FILE_SIZE_MAX:
             raise FileTooLarge
+        await self._kill_privileges(caller, goal)
         await self._change(wire.CopyRange(origin.ino, source_offset, ino, target_offset, length))
         return length

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, NewType, Protocol
+from typing import Final, NamedTuple, NewType, Protocol
 
 from dfslib.errors import DfsError
 from dfslib.model import Attr, InodeId
@@ -24,8 +24,12 @@ ReadDone = Callable[[Buffer | DfsError | None], None]
 """Is told what became of a read: see `FileSystem.begin_read`."""
 
 
+KERNEL_PID: Final = -1
+
+
 class Caller(NamedTuple):
-    """Who asks. A pid of 0 is the kernel itself."""
+    """Who asks. `pid`: of the thread, 0 where it is in a PID namespace that cannot be seen from here, KERNEL_PID where
+    the kernel itself writes what programs wrote into memory."""
 
     uid: int
     gid: int
@@ -143,13 +147,17 @@ class FileSystem(Protocol):
         ...
 
     async def create(
-        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
+        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int, *, kill_privileges: bool = False
     ) -> tuple[Attr, Opened]:
-        """open(2) with O_CREAT of a name that the kernel does not know; with O_EXCL it must be new."""
+        """open(2) with O_CREAT of a name that the kernel does not know; with O_EXCL it must be new. `kill_privileges`:
+        as `open`."""
         ...
 
-    async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
-        """`flags` as open(2) has them; O_TRUNC cuts the file to nothing in the same step. Raises Stale where
+    async def open(
+        self, caller: Caller, ino: InodeId, flags: int, *, kill_privileges: bool = False
+    ) -> Opened:
+        """`flags` as open(2) has them; O_TRUNC cuts the file to nothing in the same step, and, with `kill_privileges`,
+        clears setuid and setgid. Raises Stale where
         the name that led here may lead elsewhere by now: the kernel then looks it up again, and comes again."""
         ...
 
@@ -190,7 +198,7 @@ class FileSystem(Protocol):
         """The last descriptor of an open file is closed. What was locked through it and is locked still goes."""
         ...
 
-    async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+    async def fallocate(self, caller: Caller, handle: Handle, mode: int, offset: int, length: int) -> None:
         """fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; others raise NotSupported."""
         ...
 
@@ -199,7 +207,7 @@ class FileSystem(Protocol):
         ...
 
     async def copy_range(
-        self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
+        self, caller: Caller, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
     ) -> int:
         """copy_file_range(2); the count of bytes copied."""
         ...

@@ -153,6 +153,7 @@ NOTIFY_INVAL_ENTRY: Final = 3
 NOTIFY_INC_EPOCH: Final = 8
 EPOCH_SINCE: Final = 44
 """The minor version from which all names can be dropped at once."""
+OPEN_KILL_SUIDGID: Final = 1
 FOPEN_DIRECT_IO: Final = 1
 FOPEN_KEEP_CACHE: Final = 2
 GETATTR_FH: Final = 1

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount import fuse_protocol as fuse
 from dfslib.mount.filesystem import (
+    KERNEL_PID,
     AttrUpdate,
     Buffer,
     Caller,
@@ -214,14 +215,16 @@ class Requests:
     # -------------------------------------------------------------------------------------------------- files
 
     async def _open(self, request: Request) -> Answer:
-        flags, _ = fuse.TWO.unpack_from(request.data)
-        return Answer([_opened(await self._fs.open(request.caller, request.node, flags))])
+        flags, how = fuse.TWO.unpack_from(request.data)
+        kill = _kills_privileges(request.caller, how)
+        return Answer([_opened(await self._fs.open(request.caller, request.node, flags, kill_privileges=kill))])
 
     async def _create(self, request: Request) -> Answer:
-        flags, mode, umask, _ = fuse.FOUR.unpack_from(request.data)
+        flags, mode, umask, how = fuse.FOUR.unpack_from(request.data)
         (name,) = _names(request.data[fuse.FOUR.size :], 1)
         mode = stat.S_IMODE(mode & ~umask)
-        attr, opened = await self._fs.create(request.caller, request.node, name, mode, flags)
+        kill = _kills_privileges(request.caller, how)
+        attr, opened = await self._fs.create(request.caller, request.node, name, mode, flags, kill_privileges=kill)
         entry = self._entry(attr)
         return Answer([*entry.pieces, _opened(opened)], entry.nodes)
 
@@ -233,7 +236,7 @@ class Requests:
         handle, offset, size, flags, _, open_flags, _ = fuse.WRITE_IN.unpack_from(request.data)
         if size != len(request.payload):
             raise Malformed(f"a write of {size} bytes carries {len(request.payload)}")
-        caller = request.caller._replace(pid=0) if flags & fuse.WRITE_CACHE else request.caller
+        caller = request.caller._replace(pid=KERNEL_PID) if flags & fuse.WRITE_CACHE else request.caller
         written = await self._fs.write(
             caller,
             Handle(handle),
@@ -264,7 +267,7 @@ class Requests:
 
     async def _fallocate(self, request: Request) -> Answer:
         handle, offset, length, mode, _ = fuse.FALLOCATE_IN.unpack_from(request.data)
-        await self._fs.fallocate(Handle(handle), mode, offset, length)
+        await self._fs.fallocate(request.caller, Handle(handle), mode, offset, length)
         return _EMPTY
 
     async def _lseek(self, request: Request) -> Answer:
@@ -274,7 +277,9 @@ class Requests:
     async def _copy_file_range(self, request: Request) -> Answer:
         source, source_offset, _, target, target_offset, length, _ = fuse.COPY_IN.unpack_from(request.data)
         length = min(length, (1 << 32) - 4096)  # the answer has 32 bits
-        copied = await self._fs.copy_range(Handle(source), source_offset, Handle(target), target_offset, length)
+        copied = await self._fs.copy_range(
+            request.caller, Handle(source), source_offset, Handle(target), target_offset, length
+        )
         return Answer([fuse.WRITE_OUT.pack(copied, 0)])
 
     # -------------------------------------------------------------------------------------------- directories
@@ -376,6 +381,11 @@ def _names(data: memoryview, count: int) -> list[bytes]:
     if len(parts) <= count:
         raise Malformed(f"{len(parts) - 1} names where there should be {count}")
     return parts[:count]
+
+
+def _kills_privileges(caller: Caller, how: int) -> bool:
+    """Whether O_TRUNC clears setuid and setgid; kernels that do not say so leave it to us."""
+    return bool(how & fuse.OPEN_KILL_SUIDGID) or caller.uid != 0
 
 
 def _opened(opened: Opened) -> bytes:

@@ -253,7 +253,9 @@ class _Operations:
 
     def create(self, path: str, mode: int, fi: Any) -> int:
         attr, opened = self._at(
-            path, lambda parent, name, caller: self._fs.create(caller, parent, name, mode & 0o7777, fi.flags)
+            path, lambda parent, name, caller: self._fs.create(
+                caller, parent, name, mode & 0o7777, fi.flags, kill_privileges=caller.uid != 0
+            ),
         )
         return self._note(fi, attr.ino, opened)
 
@@ -261,7 +263,7 @@ class _Operations:
         caller = self._caller()
 
         async def run(ino: InodeId, _: Handle | None) -> tuple[InodeId, Opened]:
-            return ino, await self._fs.open(caller, ino, fi.flags)
+            return ino, await self._fs.open(caller, ino, fi.flags, kill_privileges=caller.uid != 0)
 
         return self._note(fi, *self._with(path, run))
 

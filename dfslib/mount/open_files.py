@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, Stale, Unavailable
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount.file import File, OpenFile
-from dfslib.mount.filesystem import Buffer, Caller, Handle, ReadDone
+from dfslib.mount.filesystem import KERNEL_PID, Buffer, Caller, Handle, ReadDone
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import KernelCache
 from dfslib.mount.layout import Layout
@@ -26,9 +26,6 @@ from dfslib.wire import session as wire
 
 log = logging.getLogger("dfs.open_files")
 
-_SETUID: Final = 0o4000
-_SETGID: Final = 0o2000
-_GROUP_EXECUTES: Final = 0o010
 _FETCH_AT_OPEN: Final = 128 << 10
 """Who opens a file this small is going to read all of it."""
 _RELATIME_NS: Final = 24 * 3600 * 10**9
@@ -39,12 +36,6 @@ class Clock(NamedTuple):
 
     wall_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
-
-
-def without_privileges(mode: int) -> int:
-    """A file's mode after a write by somebody who may not keep them: no setuid, and no setgid where the group may
-    execute (inode(7))."""
-    return mode & ~(_SETUID | (_SETGID if mode & _GROUP_EXECUTES else 0))
 
 
 class OpenFiles:
@@ -114,6 +105,8 @@ class OpenFiles:
             answer = await self._session.call(wire.SetAttr(file.ino, size=0, kill_privileges=kill_privileges))
             assert isinstance(answer, wire.Attributes)
             self.changed_here(answer.attr, mark)
+            if kill_privileges:
+                self._kernel.drop_attributes(file.ino)
             cut = True
         finally:
             if not cut:
@@ -234,7 +227,7 @@ class OpenFiles:
         mtime_ns = writer.mtime_ns
         return replace(
             attr,
-            mode=without_privileges(attr.mode) if writer.kills_privileges else attr.mode,
+            mode=attr.unprivileged_mode if writer.kills_privileges else attr.mode,
             size=max(attr.size, writer.size),
             mtime_ns=max(attr.mtime_ns, mtime_ns),
             ctime_ns=max(attr.ctime_ns, mtime_ns),
@@ -328,7 +321,7 @@ class OpenFiles:
         self, caller: Caller, number: Handle, offset: int, data: Buffer, *, append: bool, kill_privileges: bool
     ) -> int:
         handle = self.get(number)
-        by_kernel = caller.pid == 0
+        by_kernel = caller.pid == KERNEL_PID
         if handle.error is not None:
             if by_kernel:  # it notes that for whoever mapped the page; the handle's own program is to hear it, too
                 raise handle.error.again()
@@ -344,6 +337,8 @@ class OpenFiles:
             append=append and not by_kernel,  # it writes pages back where they belong
             kill_privileges=kill_privileges,
         )
+        if kill_privileges and handle.file.attr.unprivileged_mode != handle.file.attr.mode:
+            self._kernel.drop_attributes(handle.file.ino)  # it notes that the size is another, and not the mode
         return len(data)
 
     def _writer(self, file: File) -> Writer:

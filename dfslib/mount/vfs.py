@@ -121,7 +121,7 @@ class VFS:
                 self._files.content_is_off,
             )
         )
-        self._allocation = Allocation(self._session, self._files, self._invalidations)
+        self._allocation = Allocation(self._session, self._files, self._invalidations, self._kernel)
         self._locks = Locks(self._session, self._tasks)
         self._retries = Retries(clock.monotonic_s, self._files.release)
         self._directories: dict[Handle, OpenDirectory] = {}
@@ -407,7 +407,7 @@ class VFS:
     # ------------------------------------------------------------------------------------------------- files
 
     async def create(
-        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int
+        self, caller: Caller, parent: InodeId, name: bytes, mode: int, flags: int, *, kill_privileges: bool = False
     ) -> tuple[Attr, Opened]:
         _check_name(name)
         if self._names.are_suspect(parent) and self._retries.refuse(caller, parent, OPEN_S, making=True):
@@ -417,7 +417,7 @@ class VFS:
             parent, name, FileType.FILE, stat.S_IMODE(mode), caller.uid, caller.gid,
             exclusive=bool(flags & os.O_EXCL), open=True,
         )  # fmt: skip
-        attr, number, directories = await self._files.create(operation, flags, kill_privileges=caller.uid != 0)
+        attr, number, directories = await self._files.create(operation, flags, kill_privileges=kill_privileges)
         self._forgotten.discard(attr.ino)
         self._parents.learn(directories, mark)
         self._given(parent, name, attr.ino, mark)
@@ -425,10 +425,12 @@ class VFS:
         keep = self._kernel.opened(attr.ino, attr.version)
         return attr, Opened(number, keep_cache=keep)
 
-    async def open(self, caller: Caller, ino: InodeId, flags: int) -> Opened:
+    async def open(
+        self, caller: Caller, ino: InodeId, flags: int, *, kill_privileges: bool = False
+    ) -> Opened:
         try:
             handle, number = await self._files.open(
-                ino, flags, kill_privileges=caller.uid != 0, refuse=lambda attr: self._refuse_open(caller, attr)
+                ino, flags, kill_privileges=kill_privileges, refuse=lambda attr: self._refuse_open(caller, attr)
             )
         except NotFound:
             self._retries.refuse(caller, ino, OPEN_S)
@@ -481,18 +483,18 @@ class VFS:
         self._files.release(handle)
         await self._locks.closed(handle)
 
-    async def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None:
+    async def fallocate(self, caller: Caller, handle: Handle, mode: int, offset: int, length: int) -> None:
         self._changes += 1
-        await self._allocation.fallocate(handle, mode, offset, length)
+        await self._allocation.fallocate(caller, handle, mode, offset, length)
 
     async def seek(self, handle: Handle, offset: int, whence: int) -> int:
         return await self._allocation.seek(handle, offset, whence)
 
     async def copy_range(
-        self, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
+        self, caller: Caller, source: Handle, source_offset: int, target: Handle, target_offset: int, length: int
     ) -> int:
         self._changes += 1
-        return await self._allocation.copy_range(source, source_offset, target, target_offset, length)
+        return await self._allocation.copy_range(caller, source, source_offset, target, target_offset, length)
 
     # ------------------------------------------------------------------------------------------- directories
 

@@ -236,7 +236,7 @@ def _ftruncate(size: int) -> tuple[Here, There]:
 def _fallocate(offset: int, count: int, mode: int) -> tuple[Here, There]:
     return (
         lambda descriptor: fallocate(descriptor, mode, offset, count),
-        lambda vfs, slot: vfs.fallocate(slot.handle, mode, offset, count),
+        lambda vfs, slot: vfs.fallocate(CALLER, slot.handle, mode, offset, count),
     )
 
 

@@ -287,7 +287,7 @@ class Both:
 
     async def copy(self, source: Slot, at: int, target: Slot, to: int, length: int) -> tuple[Outcome, Outcome]:
         return local(os.copy_file_range, source.descriptor, target.descriptor, length, at, to), await remote(
-            lambda: self.vfs.copy_range(source.handle, at, target.handle, to, length)
+            lambda: self.vfs.copy_range(CALLER, source.handle, at, target.handle, to, length)
         )
 
     async def content(self, path: str) -> bytes:

@@ -6,13 +6,10 @@ import msgspec
 from msgspec.structs import replace
 
 from dfslib.errors import InvalidArgument
-from dfslib.model import Attr, FileType, InodeId
+from dfslib.model import Attr, InodeId
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.namespace import records
 
-_SETUID = 0o4000
-_SETGID = 0o2000
-_GROUP_EXECUTES = 0o010
 _ID_MAX = (1 << 32) - 2
 """Largest uid and gid; the next one means 'unchanged' to the kernel."""
 
@@ -56,14 +53,10 @@ def note_access(txn: Txn, ino: InodeId, atime_ns: int) -> None:
 
 
 def kill_privileges(txn: Txn, ino: InodeId) -> None:
-    """Clear setuid, and setgid of what its group may execute, as a write by somebody without privileges does
-    (inode(7))."""
+    """See `Attr.unprivileged_mode`."""
     attr = records.get_attr(txn, ino)
-    mode = attr.mode & ~_SETUID
-    if mode & _GROUP_EXECUTES:
-        mode &= ~_SETGID
-    if attr.type is FileType.FILE and mode != attr.mode:
-        records.put_attr(txn, replace(attr, mode=mode))
+    if attr.unprivileged_mode != attr.mode:
+        records.put_attr(txn, replace(attr, mode=attr.unprivileged_mode))
 
 
 def touch_parent(txn: Txn, parent: InodeId, now_ns: int, subdirectories: int = 0) -> None:

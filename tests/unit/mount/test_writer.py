@@ -26,7 +26,7 @@ from dfslib.errors import (
 )
 from dfslib.mount import delivery, writer
 from dfslib.mount.budget import Budget
-from dfslib.mount.filesystem import Caller, Handle
+from dfslib.mount.filesystem import KERNEL_PID, Caller, Handle
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import KernelCache
 from dfslib.mount.open_files import Clock, OpenFiles
@@ -35,7 +35,7 @@ from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
 from tests.unit.mount.one_file import INO, OneFile
 
-PROGRAM, KERNEL = Caller(0, 0, 7), Caller(0, 0, 0)
+PROGRAM, KERNEL = Caller(0, 0, 7), Caller(0, 0, KERNEL_PID)
 FLAGS = [os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND]
 INLINE = 100
 """Bytes of a batch that go with its commit; here, so that files are small."""
