@@ -340,11 +340,11 @@ class Requests:
     async def _getxattr(self, request: Request) -> Answer:
         size, _ = fuse.TWO.unpack_from(request.data)
         (name,) = _names(request.data[fuse.TWO.size :], 1)
-        return _sized(await self._fs.getxattr(request.node, name), size)
+        return _sized(await self._fs.getxattr(request.caller, request.node, name), size)
 
     async def _listxattr(self, request: Request) -> Answer:
         size, _ = fuse.TWO.unpack_from(request.data)
-        names = await self._fs.listxattr(request.node)
+        names = await self._fs.listxattr(request.caller, request.node)
         return _sized(b"".join(name + b"\0" for name in names), size)
 
     async def _removexattr(self, request: Request) -> Answer:

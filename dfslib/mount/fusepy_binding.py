@@ -320,14 +320,16 @@ class _Operations:
         }
 
     def getxattr(self, path: str, name: str, _position: int = 0) -> bytes:
-        return self._with(path, lambda ino, _: self._fs.getxattr(ino, name.encode(_ENCODING)))
+        caller = self._caller()
+        return self._with(path, lambda ino, _: self._fs.getxattr(caller, ino, name.encode(_ENCODING)))
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int, _position: int = 0) -> None:
         caller, raw = self._caller(), name.encode(_ENCODING)
         self._with(path, lambda ino, _: self._fs.setxattr(caller, ino, raw, value, flags))
 
     def listxattr(self, path: str) -> list[str]:
-        return [name.decode(_ENCODING) for name in self._with(path, lambda ino, _: self._fs.listxattr(ino))]
+        caller = self._caller()
+        return [name.decode(_ENCODING) for name in self._with(path, lambda ino, _: self._fs.listxattr(caller, ino))]
 
     def removexattr(self, path: str, name: str) -> None:
         caller, raw = self._caller(), name.encode(_ENCODING)

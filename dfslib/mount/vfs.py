@@ -20,9 +20,7 @@ from dfslib.errors import (
     BadHandle,
     InvalidArgument,
     NameTooLong,
-    NoAttribute,
     NotFound,
-    NotSupported,
     Stale,
     Unavailable,
 )
@@ -54,6 +52,7 @@ from dfslib.mount.reader import Reader
 from dfslib.mount.retries import LOOK_S, OPEN_S, Found, Retries
 from dfslib.mount.session import Call, Session
 from dfslib.mount.writer import Outlets
+from dfslib.mount.xattrs import Xattrs
 from dfslib.runtime.logs import event
 from dfslib.runtime.tasks import Tasks, run_forever
 from dfslib.transfer.block_client import BlockClient
@@ -71,8 +70,6 @@ _FINDS_MAX: Final = 1000
 """A name that is replaced between its lookup and the open behind it is looked up again: never so often."""
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
-_XATTR_CREATE: Final = 1
-_XATTR_REPLACE: Final = 2
 _FREE_INODES: Final = 1 << 40
 """There is no bound on files but the namenode's disk."""
 _TYPES: Final = {
@@ -124,6 +121,7 @@ class VFS:
         self._allocation = Allocation(self._session, self._files, self._invalidations, self._kernel)
         self._locks = Locks(self._session, self._tasks)
         self._retries = Retries(clock.monotonic_s, self._files.release)
+        self._xattrs = Xattrs(self._session)
         self._directories: dict[Handle, OpenDirectory] = {}
         self._next_directory = 1
         self._forgotten: set[InodeId] = set()
@@ -550,32 +548,21 @@ class VFS:
 
     # --------------------------------------------------------------------------- extended attributes, locks
 
-    async def getxattr(self, ino: InodeId, name: bytes) -> bytes:
-        if name.startswith(b"security."):
-            raise NoAttribute  # asked at every write; none can be set
-        _check_xattr(name)
-        answer = await self._session.call(wire.GetXattr(ino, name))
-        assert isinstance(answer, wire.Value)
-        return answer.value
+    async def getxattr(self, caller: Caller, ino: InodeId, name: bytes) -> bytes:
+        return await self._xattrs.get(caller, ino, name)
 
     async def setxattr(self, caller: Caller, ino: InodeId, name: bytes, value: bytes, flags: int) -> None:
-        _check_xattr(name)
         self._changes += 1
         self._invalidations.changed(ino)
-        await self._session.call(
-            wire.SetXattr(ino, name, value, bool(flags & _XATTR_CREATE), bool(flags & _XATTR_REPLACE))
-        )
+        await self._xattrs.set(caller, ino, name, value, flags)
 
-    async def listxattr(self, ino: InodeId) -> Sequence[bytes]:
-        answer = await self._session.call(wire.ListXattrs(ino))
-        assert isinstance(answer, wire.Names)
-        return answer.names
+    async def listxattr(self, caller: Caller, ino: InodeId) -> Sequence[bytes]:
+        return await self._xattrs.list(caller, ino)
 
     async def removexattr(self, caller: Caller, ino: InodeId, name: bytes) -> None:
-        _check_xattr(name)
         self._changes += 1
         self._invalidations.changed(ino)
-        await self._session.call(wire.RemoveXattr(ino, name))
+        await self._xattrs.remove(caller, ino, name)
 
     async def get_lock(self, handle: Handle, owner: LockOwner, lock: Lock) -> Lock | None:
         return await self._locks.get(self._files.get(handle).file.ino, owner, lock)
@@ -589,11 +576,6 @@ class _New(NamedTuple):
     mode: int
     rdev: int = 0
     target: bytes = b""
-
-
-def _check_xattr(name: bytes) -> None:
-    if not name.startswith((b"user.", b"trusted.")):
-        raise NotSupported("no ACLs, capabilities or labels")
 
 
 def _check_name(name: bytes) -> None:

@@ -236,7 +236,7 @@ class Both:
     async def xattrs(self, path: str) -> tuple[Outcome, Outcome]:
         async def there() -> dict[bytes, bytes]:
             ino = (await self.find(path)).ino
-            return {name: await self.vfs.getxattr(ino, name) for name in await self.vfs.listxattr(ino)}
+            return {name: await self.vfs.getxattr(CALLER, ino, name) for name in await self.vfs.listxattr(CALLER, ino)}
 
         def here() -> dict[bytes, bytes]:
             full = self.path(path)

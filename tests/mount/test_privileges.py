@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -118,3 +119,17 @@ def test_setuid_and_setgid_go_as_on_a_local_file_system(who: str, folder: Path, 
         finally:
             found = attempt([sys.executable, "-c", LOOK], place)
             print(found.stderr, *sorted(set(found.stdout.splitlines()) ^ set(expected.splitlines())), sep="\n")
+
+
+def test_trusted_attributes_are_for_administrators_only(folder: Path) -> None:
+    run("touch f; chmod 777 . f", folder)
+    setting = "import os; os.setxattr('f', 'user.u', b'1'); os.setxattr('f', 'trusted.t', b'2')"
+    run([sys.executable, "-c", setting], folder)
+    look = (
+        "import os\ndef get(name):\n try: return os.getxattr('f', name)\n except OSError as error: return error.errno\n"
+        "print(sorted(os.listxattr('f')), get('user.u'), get('trusted.t'))"
+    )
+    python = ["/usr/bin/env", "python3", "-c", look]
+    assert run(python, folder) == "['trusted.t', 'user.u'] b'1' b'2'\n"
+    for hidden in (WHO["a user"], ["setpriv", "--bounding-set=-sys_admin"]):
+        assert run([*hidden, *python], folder) == f"['user.u'] b'1' {errno.ENODATA}\n"
