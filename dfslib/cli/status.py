@@ -61,13 +61,14 @@ def describe_repair(repair: RepairProgress) -> str:
 def describe_metadata(metadata: MetadataState, now_s: float) -> list[str]:
     """The copies of the metadata, and what a restore has left to be known."""
     found = []
-    if metadata.state != "open":
+    is_open = metadata.state == "open"
+    if metadata.detail or not is_open:
         found.append(f"metadata: {metadata.state}" + (f": {metadata.detail}" if metadata.detail else ""))
-    elif metadata.copied_until is None:
-        found.append("metadata: no copy on the datanodes yet")
-    else:
+    if is_open and metadata.copied_until is not None:
         copied = f"{moment(metadata.copied_until)} ({duration(now_s - metadata.copied_until)} ago)"
         found.append(f"metadata: copied to the datanodes until {copied}")
+    elif is_open:
+        found.append("metadata: no copy on the datanodes yet")
     if metadata.checked is not None:
         checked = f"{moment(metadata.checked)} ({duration(now_s - metadata.checked)} ago)"
         found.append(f"metadata: checked {checked}" + (", and is checked again now" if metadata.checking else ""))

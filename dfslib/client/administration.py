@@ -73,6 +73,11 @@ class Administration:
         )
         return self._cluster(request)
 
+    def open_metadata(self, *, force: bool = False) -> ClusterStatus:
+        """Serve the metadata that is here. Said again, it does nothing."""
+        target = f"{routes.CLUSTER_OPEN}?force=true" if force else routes.CLUSTER_OPEN
+        return self._cluster(Request("POST", target, own_words=True))
+
     def upgrade_status(self) -> UpgradeStatus:
         """Raises OSError(EOPNOTSUPP) where the namenode is of a version without levels; so does `finalize_upgrade`."""
         return self._upgrade(Request("GET", routes.CLUSTER_UPGRADE))

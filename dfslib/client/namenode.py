@@ -117,6 +117,14 @@ class HttpNameNode:
         """
         return self._administration.restore(source)
 
+    def open_metadata(self, *, force: bool = False) -> ClusterStatus:
+        """Have a namenode that waits for datanodes serve the metadata that it has; does nothing where it does already.
+
+        With `force` its metadata is taken for the newest whatever datanodes have. Without, raises ConnectionError where
+        half of them have not shown within the timeout that it is. Raises OSError(EINVAL) where there is none.
+        """
+        return self._administration.open_metadata(force=force)
+
     def upgrade_status(self) -> UpgradeStatus:
         """Which level the cluster has, what its datanodes and mounts are able to do, and who keeps it from rising."""
         return self._administration.upgrade_status()

@@ -176,12 +176,12 @@ class RepairProgress:
 class MetadataState:
     """The namenode's metadata. Times are in seconds since the epoch.
 
-    `state` is `open`, `waiting` (an empty namenode, until datanodes tell whether there is a cluster to be
-    restored), `restoring`, or `checking` (it is checked before it is opened); `detail` says what it waits for.
-    `copied_until`: all changes up to then are on datanodes. `restored_until`: it was restored, changes after that
-    moment are missing. `held`: nothing is deleted from the datanodes until `release`. `checked`: when all of it was
-    last found to be right; `checking`: it is checked now. `damage`: why the last metadata that was set aside was, and
-    where it is.
+    `state` is `open`, `waiting` (until datanodes have shown that the metadata is the newest, or whether there is a
+    cluster to be restored), `restoring`, or `checking` (it is checked before it is opened); `detail` says what it waits
+    for, or which datanodes an open one refuses. `copied_until`: all changes up to then are on datanodes.
+    `restored_until`: it was restored, or opened by force, and changes made elsewhere after that moment are missing.
+    `held`: nothing is deleted from the datanodes until `release`. `checked`: when all of it was last found to be right;
+    `checking`: it is checked now. `damage`: why the last metadata that was set aside was, and where it is.
     """
 
     state: str = "open"

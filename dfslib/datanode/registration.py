@@ -38,8 +38,9 @@ T = TypeVar("T")
 REPORT_PAGE: Final = 5000
 """Blocks in a page: 50 KB to send, and a transaction of milliseconds for the namenode."""
 _BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MAX_S: Final = 3.0
-"""Short: one small request every 3 s harms no namenode, and its restart should not be an outage."""
+_BACKOFF_MAX_S: Final = 0.5
+"""Short: two small requests a second harm no namenode, and one that was restarted serves nothing before it has heard
+half of its datanodes."""
 _DELETE_S: Final = 1.0
 _LOSSES_MAX: Final = 1000
 """More blocks lost at once than this are not told one by one, but by reporting those that are left."""

@@ -14,7 +14,7 @@ from dfslib.transfer.http_errors import Handler, errors_as_json
 from dfslib.wire import messages, routes
 
 _ALWAYS: Final = frozenset(
-    {routes.CLUSTER, routes.CLUSTER_JOIN, routes.CLUSTER_RESTORE, routes.METRICS}
+    {routes.CLUSTER, routes.CLUSTER_JOIN, routes.CLUSTER_RESTORE, routes.CLUSTER_OPEN, routes.METRICS}
 )
 """What a namenode that waits for its metadata answers as well."""
 

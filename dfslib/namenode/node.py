@@ -33,6 +33,7 @@ from dfslib.namenode.files.operations import Operations
 from dfslib.namenode.files.pack import Packer
 from dfslib.namenode.files.receive import Receiver
 from dfslib.namenode.membership.app import ClusterRoutes
+from dfslib.namenode.membership.deaths import Deaths
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
@@ -61,6 +62,7 @@ _COMPACT_EVERY_S: Final = 2
 _REPAIR_EVERY_S: Final = 0.5
 _FIND_EVERY_S: Final = 1
 _SESSIONS_EVERY_S: Final = 0.5
+_DEATHS_EVERY_S: Final = 1
 _DEFER_S: Final = 1
 """Small writes of a mount are brought to datanodes together so often."""
 _SYNC_EVERY_S: Final = 3
@@ -108,7 +110,6 @@ class NameNode:
             folder / COPIES,
             time.time_ns,
             time.monotonic,
-            keeper.outdated,
         )
         self._keeper = keeper
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
@@ -184,7 +185,6 @@ class NameNode:
             time.monotonic,
             time.time_ns,
             joined,
-            shipper.compared,
         )
 
         def spawn(run_once: Callable[[], Awaitable[object]], every_s: float, name: str) -> None:
@@ -207,6 +207,7 @@ class NameNode:
             spawn(sessions.run_once, _SESSIONS_EVERY_S, "sessions")
             spawn(unsynced.run_once, _SYNC_EVERY_S, "sync")
             spawn(finder.run_once, _FIND_EVERY_S, "finding")
+            spawn(Deaths(engine, registry, time.monotonic).run_once, _DEATHS_EVERY_S, "deaths")
             spawn(keeper.hold.run_once, COUNT_EVERY_S, "hold")
             spawn(shipper.run_once, settings["DFS_CHECKPOINT_EVERY"], "checkpoint")
             yield
@@ -214,6 +215,7 @@ class NameNode:
             await unsynced.close()
             await writer.close()
             await shipper.close()
+            await keeper.close()
             await session.close()
             engine.close()
             crashes.disarm()

@@ -100,12 +100,13 @@ class RepairBody(msgspec.Struct, frozen=True):
 class MetadataBody(msgspec.Struct, frozen=True):
     """The namenode's metadata and its copies on the datanodes. Times are in seconds since the epoch.
 
-    `state`: `open`, or `waiting` (an empty namenode, until datanodes tell whether there is a cluster to be
-    restored), or `restoring`, or `checking` (the store is checked before it is opened); `detail` says what it waits
-    for. `copied_until`: all changes up to then are on datanodes. `restored_until`: the metadata was restored, changes
-    after that moment are missing. `held`: nothing is deleted from the datanodes until the operator releases it.
-    `checked`: when all of the store was last found to be right; `checking`: it is checked now. `damage`: why the last
-    store that was set aside was, and where it is.
+    `state`: `open`, or `waiting` (until datanodes have shown that the metadata is the newest, or whether there is a
+    cluster to be restored), or `restoring`, or `checking` (the store is checked before it is opened); `detail` says
+    what it waits for, or which datanodes an open one refuses. `copied_until`: all changes up to then are on datanodes.
+    `restored_until`: the metadata was restored, or opened by force, and changes made elsewhere after that moment are
+    missing. `held`: nothing is deleted from the datanodes until the operator releases it. `checked`: when all of the
+    store was last found to be right; `checking`: it is checked now. `damage`: why the last store that was set aside
+    was, and where it is.
     """
 
     state: str = "open"

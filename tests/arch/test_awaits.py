@@ -17,7 +17,6 @@ EXCEPTIONS = {
     ("dfslib/mount/directories.py", "OpenDirectory._entries"): "its caller has the directory's lock",
     ("dfslib/mount/directories.py", "OpenDirectory._read"): "its caller has the directory's lock",
     ("dfslib/mount/volumes/driver.py", "Driver.mount"): "whoever changes a volume has the driver's lock",
-    ("dfslib/namenode/checkpoint/shipper.py", "Shipper.run_once"): "rounds follow one another, and it is set for good",
 }
 """Functions that are right all the same, and why."""
 

@@ -20,6 +20,11 @@ def metadata(cluster: Cluster) -> MetadataBody:
     return decode(requests.get(f"{cluster.url}cluster", timeout=DEADLINE_S).content, ClusterBody).metadata
 
 
+def detail(cluster: Cluster) -> str:
+    """What it waits for; nothing while it does not answer."""
+    return metadata(cluster).detail if cluster.alive() >= 0 else ""
+
+
 def wait_copied(cluster: Cluster) -> None:
     """Until all that was done before now is on the datanodes."""
     now = time.time()
@@ -231,6 +236,8 @@ def test_new_volumes_do_not_make_an_old_one_forgotten(make_cluster: MakeCluster)
     lose_namenode(cluster)
     cluster.namenode.start()
     cluster.datanodes[1].start()
+    wait_until(lambda: "names 2 datanodes" in detail(cluster), "it waits for the volume that is lost, too")
+    assert call(cluster.url, "POST", "/cluster/restore", b"").status == 200
     wait_open(cluster)
     assert read_file(cluster.url, "/fs/file").body == b"content"
     wait_until(lambda: healthy(cluster), "the new volume is filled")
@@ -275,7 +282,7 @@ def test_an_operator_names_the_datanode(make_cluster: MakeCluster) -> None:
     lose_namenode(cluster)
     cluster.datanodes[1].kill()  # it is named by the newest copy, and so waited for
     cluster.namenode.start()
-    wait_until(lambda: cluster.alive() == 0 and "names may be" in str(metadata(cluster).detail), "one has come")
+    wait_until(lambda: "names 2 datanodes" in detail(cluster), "one has come")
     answer = call(cluster.url, "POST", "/cluster/restore?from=http://127.0.0.1:9", b"")
     assert (answer.status, answer.json()["error"]) == (400, "EINVAL")
     answer = call(cluster.url, "POST", f"/cluster/restore?from={cluster.datanode_urls[0]}", b"")

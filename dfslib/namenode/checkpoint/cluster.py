@@ -30,6 +30,11 @@ class Cluster:
         self.restored_until_ns: int | None = None
         self.copied_until_ns: int | None = None
 
+    def known(self, cluster_id: str, epoch: int, level: int) -> None:
+        """There is metadata, which is not served yet."""
+        self.id, self.epoch = cluster_id, epoch
+        self.level.opened(level)
+
     def opened(self, cluster_id: str, epoch: int, level: int, restored_until_ns: int | None) -> None:
         self.id, self.epoch, self.restored_until_ns = cluster_id, epoch, restored_until_ns
         self.level.opened(level)

@@ -1,10 +1,11 @@
 """The life of the metadata as a whole: opened, begun, restored, or found to be out of date.
 
-    the folder is checked (verification/) ─► the store has a cluster ─► open
-    it is empty, or was set aside ─► waiting ─► (datanodes tell) ─► restoring ─► open
-                                        └─► (all of them are new) ──────────────► open
-    open ─► (a datanode has met a later epoch) ─► the process starts again ─► set aside ─► waiting
-    open ─► (the store is damaged) ─► the process starts again ─► checked ─► set aside ─► waiting
+    the folder is checked (verification/) ─► the store has a cluster, or it is empty, or was set aside
+    it has a cluster ─► waiting ─► (half of its datanodes agree, or an operator says so) ─► open
+    it has none ─► waiting ─► (most of those that the newest copy names are there) ─► restoring ─► open
+                      └─► (all of them are new) ──────────────► open
+    waiting or open ─► (a datanode shows that it is out of date) ─► the process starts again ─► set aside ─► it has none
+    open ─► (the store is damaged) ─► the process starts again ─► checked ─► set aside ─► it has none
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from dfslib.errors import DfsError, InputOutput, InvalidArgument, Unavailable
+from dfslib.namenode.checkpoint.admission import Admission
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.fetching import fetch, survey
 from dfslib.namenode.checkpoint.format import name_of
 from dfslib.namenode.checkpoint.hold import Hold
-from dfslib.namenode.checkpoint.opening import Joiner, NewCluster, Opening, Restore, Survey, Wait
-from dfslib.namenode.checkpoint.restoring import apply, clear, mark, set_aside, unfinished
+from dfslib.namenode.checkpoint.opening import HOW_TO_BEGIN, Joiner, NewCluster, Opening, Restore, Survey, Wait
+from dfslib.namenode.checkpoint.quorum import Outdated, Undecided, Verdict
+from dfslib.namenode.checkpoint.restoring import apply, begin_epoch, clear, mark, set_aside, unfinished
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import records
@@ -36,7 +40,7 @@ from dfslib.namenode.verification.guard import Remnant
 from dfslib.runtime.logs import event
 from dfslib.runtime.serving import StartAgain
 from dfslib.transfer.peer_session import PeerSession
-from dfslib.wire.features import NEWEST_LEVEL
+from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
 log = logging.getLogger("dfs.checkpoint")
 
@@ -93,6 +97,7 @@ class Keeper:
         self._folder = folder
         self._monotonic = monotonic
         self._opening = Opening(new_cluster=new_cluster)
+        self._admission = Admission(engine, self.cluster)
         self._reason = ""
         """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
@@ -105,6 +110,10 @@ class Keeper:
     def use(self, session: PeerSession) -> None:
         """The session to the datanodes; made when the event loop runs."""
         self._session = session
+        self._admission.use(session)
+
+    async def close(self) -> None:
+        await self._admission.close()
 
     async def load(self) -> None:
         """Open the store, if it may be opened at once and has a cluster; empty it, if it is not whole. Raises
@@ -129,7 +138,9 @@ class Keeper:
             return
         if record.level > NEWEST_LEVEL:
             raise Unavailable(too_late("the metadata", record.level))
-        self._open()
+        self.cluster.known(record.cluster_id, record.epoch, record.level)
+        self._know_datanodes()
+        self._follow(self._admission.begin())
 
     async def _empty(self, unwhole: RestoringRecord) -> None:
         """Make a store that is not whole ready to be filled. Ends the same wherever it is broken off."""
@@ -144,16 +155,34 @@ class Keeper:
         self._opening = Opening(new_cluster=False, only=unwhole.cluster_id)
 
     async def admit(self, joiner: Joiner) -> None:
-        """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again; what the store fails
-        with."""
-        if self.cluster.state is State.OPEN:
-            if joiner.cluster_id == self.cluster.id:
-                await self._compare(joiner)
+        """Whether this datanode can be spoken to now. Raises Unavailable: it is to come again; InvalidArgument; what
+        the store fails with."""
+        if self.cluster.state is State.OPEN or self._admission.is_waiting:
+            if joiner.cluster_id == self.cluster.id and not self._outdated.is_set():
+                self._compare(joiner)
+                if not self._outdated.is_set():
+                    self._follow(await self._admission.judge(joiner))
+                if self.cluster.state is State.OPEN:
+                    await self._raise_level(joiner)
         else:
             self._opening.joined(joiner, self._monotonic())
         self.cluster.require_open()
 
-    async def _compare(self, joiner: Joiner) -> None:
+    def agrees(self, position: str) -> bool:
+        """Whether a datanode that has joined was brought nothing by another namenode since. Raises InvalidArgument."""
+        return self._admission.agrees(position)
+
+    def _follow(self, verdict: Verdict) -> None:
+        if self._outdated.is_set():
+            return
+        if isinstance(verdict, Outdated):
+            self.outdated(verdict.detail)
+        elif isinstance(verdict, Undecided):
+            self._wait(verdict.detail)
+        elif self.cluster.state is not State.OPEN:
+            self._open()
+
+    def _compare(self, joiner: Joiner) -> None:
         """Find out whether our metadata is older than what a datanode of the cluster has met. Raises Unavailable where
         that is of a level that this build does not know."""
         level = self.cluster.level.current
@@ -164,21 +193,47 @@ class Keeper:
                 f"this metadata is of epoch {self.cluster.epoch}, and datanode {joiner.node} has met epoch "
                 f"{joiner.epoch}: it was restored elsewhere meanwhile"
             )
-        elif joiner.level > level and joiner.epoch < self.cluster.epoch:
-            # Restored from a copy of before the upgrade's end while this one was away: what came since is here alone.
-            await self._engine.transact(lambda txn: records.raise_level(txn, joiner.level))
-            self.cluster.level.opened(self._engine.read(records.get_level))
-            log.warning(event("level raised", level=joiner.level, reason=f"datanode {joiner.node} has met it"))
-        elif joiner.level > level:
+        elif joiner.level > level and joiner.epoch == self.cluster.epoch:
             self.outdated(
                 f"this metadata is of level {level}, and datanode {joiner.node} has met level {joiner.level}: it is "
                 "from before an upgrade was finalized"
             )
 
+    async def _raise_level(self, joiner: Joiner) -> None:
+        """Make good what a restore has lost: its copy was of before an upgrade's end, and this datanode was away."""
+        if joiner.level > self.cluster.level.current and joiner.epoch < self.cluster.epoch:
+            await self._engine.transact(lambda txn: records.raise_level(txn, joiner.level))
+            self.cluster.level.opened(self._engine.read(records.get_level))
+            log.warning(event("level raised", level=joiner.level, reason=f"datanode {joiner.node} has met it"))
+
     def outdated(self, detail: str) -> None:
         """This metadata must not be served any more."""
         self.cluster.state, self.cluster.detail = State.WAITING, detail
         self._outdated.set()
+
+    async def open_by_force(self) -> None:
+        """Serve the metadata that is here, whatever datanodes have that it lacks: a new epoch begins with it, to which
+        all of that is older. Does nothing where it is served already and no datanode is refused.
+
+        Raises InvalidArgument where there is none, Unavailable where it is being given up.
+        """
+        async with self._busy:
+            if self._outdated.is_set():
+                self.cluster.require_open()
+            was_open = self.cluster.state is State.OPEN
+            if was_open and not self._admission.has_refused:
+                return
+            if not was_open and not self._admission.is_waiting:
+                raise InvalidArgument(f"there is no metadata here to be opened: {HOW_TO_BEGIN}")
+            until_ns = self._engine.history.head.time_ns or time.time_ns()
+            await self._engine.transact(partial(begin_epoch, self.cluster.epoch + 1, OLDEST_LEVEL, until_ns))
+            if self._outdated.is_set():
+                self.cluster.require_open()
+            if was_open:
+                self._adopt()
+            else:
+                self._open()
+        log.critical(event("metadata opened by force", epoch=self.cluster.epoch, action="a new epoch begins"))
 
     async def run_until_open(self) -> None:
         """Decide what an empty store becomes, and make it that."""
@@ -237,8 +292,10 @@ class Keeper:
         if self.cluster.state is State.CHECKING:
             self.cluster.require_open()
         async with self._busy:
-            if self.cluster.state is State.OPEN:
-                raise InvalidArgument("this namenode has metadata; it is restored into an empty one only")
+            if self.cluster.state is State.OPEN or self._admission.is_waiting:
+                raise InvalidArgument(
+                    "this namenode has metadata; it is restored into an empty one only: move its folder away first"
+                )
             sources = [
                 joiner
                 for joiner in self._opening.members
@@ -276,12 +333,17 @@ class Keeper:
         await mark(self._engine, self.cluster.id, set_aside=True)
         raise StartAgain(self.cluster.detail)
 
+    def _wait(self, detail: str) -> None:
+        if detail != self.cluster.detail:
+            log.info(event("waiting for datanodes", reason=detail))
+        self.cluster.state, self.cluster.detail = State.WAITING, detail
+
     async def _decide(self) -> None:
+        if self._admission.is_waiting:
+            return  # datanodes that come decide
         decision = self._opening.decide(self._monotonic())
         if isinstance(decision, Wait):
-            if decision.detail != self.cluster.detail:
-                log.info(event("waiting for datanodes", reason=decision.detail))
-            self.cluster.state, self.cluster.detail = State.WAITING, decision.detail
+            self._wait(decision.detail)
         elif isinstance(decision, NewCluster):
             await self._engine.transact(_begin)
             self._open()
@@ -329,12 +391,22 @@ class Keeper:
     def _open(self) -> None:
         record = self._engine.read(records.get_cluster)
         assert record is not None
-        restored = self._engine.read(records.get_restored)
         self._gate.opened(record.cluster_id)
         self.on_open()
+        self._know_datanodes()  # from now on there is time for them to come back
+        self._adopt()
+
+    def _know_datanodes(self) -> None:
+        self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())
+
+    def _adopt(self) -> None:
+        """Serve what the store has, and in the epoch that it says."""
+        record = self._engine.read(records.get_cluster)
+        assert record is not None
+        restored = self._engine.read(records.get_restored)
         self.cluster.opened(record.cluster_id, record.epoch, record.level, restored.until_ns if restored else None)
         self.hold.load()
-        self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())
+        self._admission.opened()
 
 
 def _begin(txn: Txn) -> None:

@@ -1,7 +1,8 @@
 """What an empty namenode does with the datanodes that come to it: wait, begin a cluster, or restore one. Pure.
 
 Datanodes that belong to a cluster hold its metadata; a new cluster must not be begun over their heads. The newest
-copy that is there names the datanodes that may have a newer one: they are waited for, for a while.
+copy that is there names the datanodes that may have a newer one. Most of them have to come, so that no two namenodes
+can restore it from different ones, and the others are waited for, for a while.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ from dfslib.model import NodeId
 from dfslib.namenode.upgrade.level import too_late
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
+HOW_TO_BEGIN: Final = (
+    "`dfs restore` takes the metadata that datanodes keep; DFS_NEW_CLUSTER=true or `server.py --new-cluster` begins a "
+    "new cluster"
+)
 NEW_S: Final = 5.0
-"""A new cluster is begun when nobody new has come for so long: datanodes try to join every 3 s at least."""
+"""A new cluster is begun when nobody new has come for so long: datanodes try to join every half second."""
 GATHER_S: Final = 10.0
 """Datanodes that have not come are waited for until nobody new has come for so long."""
 
 
 class Joiner(NamedTuple):
     """A datanode that wants to join. `cluster_id` is empty on a new volume. `epoch`, `level`: of its cluster, as it
-    last met it."""
+    last met it. `position`: the newest one of the metadata that it was ever brought, empty where it does not know."""
 
     node: NodeId
     url: str
     cluster_id: str
     epoch: int
     level: int = OLDEST_LEVEL
+    position: str = ""
 
 
 class Wait(NamedTuple):
@@ -85,7 +91,10 @@ class Opening:
         if self._new_cluster:
             return NewCluster()
         if not self._joiners:
-            return Wait("there is no metadata here, and no datanode has come yet that may have a copy")
+            return Wait(
+                "there is no metadata here, and no datanode has come yet that may have a copy: start them; "
+                f"{HOW_TO_BEGIN}"
+            )
         quiet_s = now_s - self._last_new_s
         members = self.members
         if members:
@@ -110,6 +119,12 @@ class Opening:
         if members != self._surveyed:
             return Survey(members)
         away = self._named - {joiner.node for joiner in members}
+        if 2 * len(away) >= len(self._named) > 0:
+            return Wait(
+                f"the newest copy that has come names {len(self._named)} datanodes, and most of them have to come, as "
+                f"they may have a newer one; start {', '.join(sorted(node[:8] for node in away))}, or `dfs restore` "
+                "what is there"
+            )
         if (away or not self._named) and quiet_s < GATHER_S:
             others = f"{len(away)} that the newest copy names" if away else "others"
             return Wait(f"{len(members)} datanodes of cluster {clusters[0]} have come; {others} may be on their way")

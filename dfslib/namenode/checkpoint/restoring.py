@@ -121,7 +121,13 @@ def _write(batch: Sequence[tuple[bytes, bytes | None]], txn: Txn) -> None:
             txn.put(key, value)
 
 
-def _finish(epoch: int, level: int, until_ns: int, txn: Txn) -> None:
+def begin_epoch(epoch: int, level: int, until_ns: int, txn: Txn) -> None:
+    """From here on others may have changed what this store knows: what they changed after `until_ns` is missing here,
+    and nothing of it is to be deleted or used a second time. The epoch is this one at least, and the level, too.
+
+    Raises InputOutput where the store names no cluster, Unavailable where it is of a level that this build does not
+    know.
+    """
     record = records.get_cluster(txn)
     if record is None:
         raise InputOutput("the copy of the metadata names no cluster")
@@ -130,6 +136,10 @@ def _finish(epoch: int, level: int, until_ns: int, txn: Txn) -> None:
     records.put_cluster(txn, replace(record, epoch=max(epoch, record.epoch + 1), level=max(level, record.level)))
     txn.put(keys.LAST_INODE, records.encode(InodeId(records.last_inode(txn) + _INODES_SKIPPED)))
     records.put_restored(txn, RestoredRecord(until_ns, HOLD_S))
+
+
+def _finish(epoch: int, level: int, until_ns: int, txn: Txn) -> None:
+    begin_epoch(epoch, level, until_ns, txn)
     records.delete_restoring(txn)
 
 

@@ -36,14 +36,11 @@ class Sender:
     def __init__(
         self,
         folder: Folder,
-        may_send: Callable[[Datanode, Iterable[FileName]], bool],
         on_complete: Callable[[Chain], None],
         wall_ns: Callable[[], int],
     ) -> None:
-        """`may_send` is told what a datanode was found to have. `on_complete` is told that a datanode has been
-        brought something, and now has all of the chain."""
+        """`on_complete` is told that a datanode has been brought something, and now has all of the chain."""
         self._folder = folder
-        self._may_send = may_send
         self._on_complete = on_complete
         self._wall_ns = wall_ns
         self._session: PeerSession | None = None
@@ -66,23 +63,10 @@ class Sender:
         self._joins[node] += 1
         self._held.pop(node, None)
 
-    def knows(self, node: NodeId) -> bool:
-        """Whether it has told what it has, since it joined."""
-        return node in self._held
-
-    def held(self, node: NodeId) -> frozenset[FileName]:
-        """What it is known to have."""
-        return frozenset(self._held.get(node, ()))
-
     def complete(self, nodes: Iterable[Datanode]) -> list[Datanode]:
         """Those that have all of the chain."""
         chain = self._chain
         return [] if chain is None else [n for n in nodes if self._held.get(n.id, set()).issuperset(chain.files)]
-
-    async def ask(self, nodes: Iterable[Datanode]) -> None:
-        """Find out what each of the datanodes has; one that does not tell is asked again when it is brought
-        something."""
-        await asyncio.gather(*(self._guarded(node, self._list(node)) for node in nodes))
 
     async def deliver(self, nodes: Sequence[Datanode], chain: Chain | None, patience_s: float) -> None:
         """Have every datanode get all files of the folder, and give up those that `chain`, the newest, has replaced.
@@ -139,8 +123,6 @@ class Sender:
         if node.id not in self._held:
             await self._list(node)
         held = self._held[node.id]
-        if not self._may_send(node, held):
-            return
         for name in sorted(self._folder.files):
             if not name.is_checkpoint:
                 await self._put(node, name, held)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from dfslib.model import NodeId
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.folder import Folder
-from dfslib.namenode.checkpoint.format import RUNS_KEPT, FileName, Header
+from dfslib.namenode.checkpoint.format import RUNS_KEPT, Header
 from dfslib.namenode.checkpoint.journal import Journal, Pending
 from dfslib.namenode.checkpoint.sender import Sender
 from dfslib.namenode.membership.registry import Datanode, Registry
@@ -57,10 +57,8 @@ class Shipper:
         folder: Path,
         wall_ns: Callable[[], int],
         monotonic: Callable[[], float],
-        on_newer: Callable[[str], None],
     ) -> None:
-        """`folder` is the shipper's own; what lies in it is deleted at the start. `on_newer` is told, for people,
-        that a datanode has a copy of what this store has not: somebody has put back an old one."""
+        """`folder` is the shipper's own; what lies in it is deleted at the start."""
         self._engine = engine
         self._registry = registry
         self._cluster = cluster
@@ -68,10 +66,8 @@ class Shipper:
         self._write_checkpoint = write_checkpoint
         self._wall_ns = wall_ns
         self._monotonic = monotonic
-        self._on_newer = on_newer
         self._folder = Folder(folder)
-        self._sender = Sender(self._folder, self._may_send, self._count, wall_ns)
-        self._has_asked = False
+        self._sender = Sender(self._folder, self._count, wall_ns)
         self._chain: Chain | None = None
         self._reached = 0
         """The last commit that was taken from the journal: a chain that ends before it has a gap."""
@@ -91,10 +87,6 @@ class Shipper:
         """What it has is not known any more."""
         self._sender.joined(node)
 
-    def compared(self, node: NodeId) -> bool:
-        """Whether it is known that this datanode has no newer metadata than this store."""
-        return self._sender.knows(node)
-
     @property
     def failures(self) -> int:
         return self._sender.failures
@@ -112,11 +104,6 @@ class Shipper:
         nodes = self._nodes()
         if self._cluster.state is not State.OPEN or not nodes:
             return
-        if not self._has_asked:  # an old store must not mix its commits with newer ones of the same numbers
-            await self._sender.ask(nodes)
-            if not all(self._may_send(node, self._sender.held(node.id)) for node in nodes):
-                return
-            self._has_asked = True
         await self._take()
         if self._making is None and self._is_due() and self._monotonic() >= self._not_before_s:
             self._making = asyncio.create_task(self._make(), name="checkpoint")
@@ -183,7 +170,7 @@ class Shipper:
         self._extend()
 
     def _header(self, kind: str, time_ns: int, first: int = 0, last: int = 0) -> Header:
-        nodes = tuple(node.id for node in self._registry.all() if not node.drained)
+        nodes = tuple(node.id for node in self._registry.all() if not node.drained and not node.dead)
         level = self._engine.read(records.get_level)  # what was taken is committed, and so it tells at least its level
         return Header(kind, self._cluster.id, self._cluster.epoch, first, last, time_ns, level, nodes)
 
@@ -208,18 +195,6 @@ class Shipper:
         if chain is not None:
             self._chain = chain
             self._folder.keep_only({*chain.files, *(n for n in self._folder.files if n.last > chain.reach[1])})
-
-    def _may_send(self, node: Datanode, held: Iterable[FileName]) -> bool:
-        """Not where the datanode has newer metadata than this store: then that is to be restored."""
-        found = best_chain(held)
-        ours = (self._cluster.epoch, self._engine.read(_number))
-        if found is not None and found.reach > ours:
-            self._on_newer(
-                f"datanode {node.id} at {node.url} has a copy of the metadata up to commit {found.reach[1]} of epoch "
-                f"{found.reach[0]}, and this store ends at commit {ours[1]} of epoch {ours[0]}"
-            )
-            return False
-        return True
 
     def _count(self, chain: Chain) -> None:
         if chain.reach[1] >= self._reached:

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from dfslib.errors import ForeignVolume, InvalidArgument, NotFound
+from dfslib.errors import ForeignVolume, InvalidArgument, NotFound, UnknownNode
 from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.in_flight import InFlight
@@ -54,16 +54,12 @@ class ClusterRoutes:
         monotonic: Callable[[], float],
         now_ns: Callable[[], int],
         on_joined: Callable[[NodeId], None],
-        is_compared: Callable[[NodeId], bool],
     ) -> None:
-        """`on_joined` is told of datanodes that come anew: what was known of their state may not hold.
-        `is_compared`: whether a datanode is known to have no newer metadata than ours; until it is, blocks that we
-        do not know may be those of files that we ought to know."""
+        """`on_joined` is told of datanodes that come anew: what was known of their state may not hold."""
         self._engine = engine
         self._keeper = keeper
         self._finder = finder
         self._on_joined = on_joined
-        self._is_compared = is_compared
         self._registry = registry
         self._orders = orders
         self._in_flight = in_flight
@@ -85,6 +81,7 @@ class ClusterRoutes:
             web.post(routes.CLUSTER_DRAIN, self.drain),
             web.post(routes.CLUSTER_FORGET, self.forget),
             web.post(routes.CLUSTER_RESTORE, self.restore),
+            web.post(routes.CLUSTER_OPEN, self.open),
             web.post(routes.CLUSTER_RELEASE, self.release),
             web.get(routes.CLUSTER_LAYOUT + "/{ino}", self.layout),
             web.get(routes.CLUSTER_LOCATE + "/{block}", self.locate),
@@ -104,7 +101,9 @@ class ClusterRoutes:
         message = messages.decode(await _body(request), messages.JoinRequest)
         url = message.url or _url(request.remote or "localhost", message.port)
         cluster = self._keeper.cluster
-        joiner = Joiner(NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol)
+        joiner = Joiner(
+            NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol, message.position
+        )
         await self._keeper.admit(joiner)
         if message.cluster_id and message.cluster_id != cluster.id:
             raise ForeignVolume(f"the volume belongs to cluster {message.cluster_id}, this is cluster {cluster.id}")
@@ -130,9 +129,6 @@ class ClusterRoutes:
         if self._keeper.hold.held:
             self._finder.found(unknown, node.id)
             unknown = []
-        elif unknown and not self._is_compared(node.id):
-            self._registry.gave_up(node.id)  # it is asked to report again, and they are deleted then
-            unknown = []
         self._registry.report(node, self._monotonic(), first=message.after == 0, last=message.last)
         if message.last:
             self._repair.changed()
@@ -144,6 +140,9 @@ class ClusterRoutes:
         message = messages.decode(await _body(request), messages.HeartbeatRequest)
         node = self._registry.heartbeat(message, self._monotonic(), self._now_ns())
         beat = node.beat  # of this one: another may come before it is answered
+        if not self._keeper.agrees(message.position):
+            self._registry.dismiss(node.id)
+            raise UnknownNode(f"datanode {node.id} was brought metadata by another namenode: it has to join anew")
         try:
             await self._repair.outcome(node.id, message.copied, message.failed, message.bad)
             if message.leaving:
@@ -202,6 +201,14 @@ class ClusterRoutes:
         """Restore an empty namenode now, from all datanodes that have come or from the one at the URL `from`."""
         source = Params(request.rel_url.raw_query_string, {"from"}).raw("from")
         await self._keeper.restore(source.decode("utf-8", "replace").rstrip("/") if source else None)
+        return _json(self._status.cluster())
+
+    async def open(self, request: web.Request) -> web.Response:
+        """Serve the metadata that is here; `force=true`: also where datanodes have not shown that it is the newest."""
+        if not Params(request.rel_url.raw_query_string, {"force"}).flag("force"):
+            self._keeper.cluster.require_open()
+        else:
+            await self._keeper.open_by_force()
         return _json(self._status.cluster())
 
     async def release(self, request: web.Request) -> web.Response:

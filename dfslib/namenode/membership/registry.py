@@ -54,6 +54,8 @@ class Datanode:
     """Since its process started, the cluster has been whole with it."""
     drained: bool = False
     """An operator wants to take it away: its copies do not count, and nothing new goes there."""
+    dead: bool = False
+    """Written in the store as dead (deaths.py)."""
     full: bool = False
     """Refused a write for want of space; holds until a heartbeat."""
     slow_until_s: float = float("-inf")
@@ -92,6 +94,7 @@ class Datanode:
             self.blocks,
             self.last_seen_ns,
             self.drained,
+            self.dead,
         )
 
 
@@ -117,6 +120,7 @@ class Registry:
                 heard_s=now_s,
                 lost=True,
                 drained=record.drained,
+                dead=record.dead,
             )
 
     def join(self, request: JoinRequest, url: str, now_s: float, now_ns: int) -> Datanode:

@@ -56,7 +56,8 @@ class RestoringRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of a datanode while it is away."""
+    """What is kept of a datanode while it is away. `dead`: it was, while this namenode was in touch with most of the
+    others; until it joins again it counts for nothing."""
 
     node_id: NodeId
     url: str
@@ -66,6 +67,7 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
     blocks: int
     last_seen_ns: int
     drained: bool = False
+    dead: bool = False
 
 
 class Totals(msgspec.Struct, frozen=True, array_like=True):

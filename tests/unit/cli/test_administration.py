@@ -182,6 +182,49 @@ def test_restore_is_refused_in_the_namenodes_words(run: Run, script: Script) -> 
     assert (result.status, result.err) == (1, "dfs: there are files: only an empty namenode is restored\n")
 
 
+OLD = body(node(), metadata=MetadataBody("waiting", "this metadata may be an old copy"))
+FORCED = body(node(), metadata=MetadataBody(restored_until=1.0, held=True))
+
+
+def test_namenode_open_by_force_asks_and_tells(run: Run, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    asked = script(OLD, FORCED)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    result = run("namenode", "open", "--force")
+    assert (result.status, asked) == (1, [("/cluster", {})])
+    assert "may be an old copy" in result.out
+    assert "[y/N]" in result.err
+    for answers in ((Terminal("y\n"), ()), (io.StringIO(), ("--yes",))):
+        asked = script(OLD, FORCED)
+        monkeypatch.setattr("sys.stdin", answers[0])
+        result = run("namenode", "open", "--force", *answers[1])
+        assert result.status == 0
+        assert asked[-1] == ("/cluster/open", {"force": b"true"})
+        assert "dfs release" in result.out
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert run("namenode", "open", "--force").status == 2
+
+
+def test_namenode_open_without_force_tells_what_is_waited_for(run: Run, script: Script) -> None:
+    asked = script(OLD)
+    result = run("namenode", "open")
+    assert (result.status, asked) == (1, [("/cluster", {})])
+    assert result.err == "dfs: the metadata is not served: this metadata may be an old copy\n"
+    script(body(node()))
+    assert run("namenode", "open").status == 0
+    assert run("namenode").status == run("namenode", "close").status == 2
+
+
+def test_an_open_namenode_tells_whom_it_refuses(run: Run, script: Script) -> None:
+    script(body(node(), metadata=MetadataBody("open", "datanode 3f2a has other metadata", copied_until=1.0)))
+    out = run("status").out
+    assert "metadata: open: datanode 3f2a has other metadata\n" in out
+    assert "metadata: copied to the datanodes until" in out
+
+
 def test_status_as_json_is_complete(run: Run, script: Script) -> None:
     script(body(node(slow=True, to_move=4), repair=RepairBody(1, 2, 3, 4, 5), metadata=MetadataBody(held=True)))
     found = run("status", "--json").json

@@ -25,6 +25,7 @@ from dfslib.namenode.namespace.create import make_root
 from dfslib.namenode.namespace.records import ClusterRecord
 from dfslib.transfer.peer_session import open_peer_session
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
+from dfslib.wire.positions import Position
 from tests.unit.namenode.fake_datanode import FakeDatanode
 from tests.unit.namenode.open_gate import OpenGate
 
@@ -56,7 +57,7 @@ class Namenode:
 
 
 def joiner(level: int, epoch: int = 3, url: str = "http://a") -> Joiner:
-    return Joiner(NodeId("a"), url, CLUSTER, epoch, level)
+    return Joiner(NodeId("a"), url, CLUSTER, epoch, level, str(Position(epoch, 0, bytes(8), bytes(16))))
 
 
 def put_files(datanode: FakeDatanode, path: Path, level: int) -> None:

@@ -81,6 +81,34 @@ def test_those_that_are_named_and_away_are_waited_for_a_while() -> None:
     assert driven.decide(4.0 + GATHER_S) == Restore([A, B])
 
 
+def test_most_of_those_that_the_newest_copy_names_have_to_come() -> None:
+    """Else two namenodes could restore it from different ones, each with what the other lacks."""
+    driven = Driven(A, B, C)
+    driven.join(0.0, A, NEW)
+    wait = driven.decide(1000.0)
+    assert isinstance(wait, Wait)
+    assert "names 3 datanodes" in wait.detail
+    assert "start b, c" in wait.detail
+    driven.join(1000.0, C)
+    assert isinstance(driven.decide(1000.0), Wait)
+    assert driven.decide(1000.0 + GATHER_S) == Restore([A, C])
+
+
+def test_half_of_them_are_not_most() -> None:
+    driven = Driven(A, B)
+    driven.join(0.0, A)
+    assert isinstance(driven.decide(1000.0), Wait)
+    driven.join(1000.0, B)
+    assert driven.decide(1000.0) == Restore([A, B])
+
+
+def test_what_is_waited_for_without_any_datanode_is_said() -> None:
+    wait = Driven().decide(0.0)
+    assert isinstance(wait, Wait)
+    for words in ("start them", "dfs restore", "DFS_NEW_CLUSTER=true", "--new-cluster"):
+        assert words in wait.detail
+
+
 def test_without_a_copy_others_are_waited_for_before_the_restore_fails() -> None:
     driven = Driven()
     driven.join(0.0, A)

@@ -52,7 +52,6 @@ class Shipped:
         self.cluster = Cluster()
         self.cluster.opened("c1", 2, 1, None)
         self.registry = Registry(1e9, 1e9)
-        self.newer: list[str] = []
         self.later_ns = 0
         self.session: PeerSession
         self.history: dict[int, State] = {0: {}}
@@ -74,7 +73,6 @@ class Shipped:
             self.folder,
             self.wall_ns,
             time.monotonic,
-            self.newer.append,
         )
 
     def wall_ns(self) -> int:
@@ -420,19 +418,6 @@ def test_a_commit_that_the_journal_misses_is_made_up_for(
         raise OSError("no memory")
 
     run(tmp_path, 1, scenario)
-
-
-def test_a_store_that_is_older_than_what_datanodes_have_sends_nothing(tmp_path: Path) -> None:
-    async def scenario(made: Shipped) -> None:
-        await made.commit(a="0")
-        made.nodes[1].files[f"checkpoint-000002-{made.number() + 5:020}"] = b"somebody's"
-        await made.shipper.run_once()
-        assert made.newer
-        assert "this store ends" in made.newer[0]
-        assert not made.nodes[0].files
-        assert len(made.nodes[1].files) == 1
-
-    run(tmp_path, 2, scenario)
 
 
 def test_a_full_disk_of_the_namenode_is_made_up_for(tmp_path: Path) -> None:
