@@ -120,11 +120,12 @@ def is_mounted(mountpoint: Path) -> bool:
 
 def _find(descriptor: int) -> Mounted | None:
     wanted = mount_id(descriptor)
-    place = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    places = path, path.removesuffix(" (deleted)")  # said of a bound directory that has no name left
     for line in Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]:
         fields = line.split(" ")
         kind, _, options = fields[fields.index("-") + 1 :]
-        if int(fields[0]) == wanted and kind == FSTYPE and _unescaped(fields[4]) == place:
+        if int(fields[0]) == wanted and kind == FSTYPE and _unescaped(fields[4]) in places:
             return Mounted(descriptor, wanted, fields[2], _owner(options.split(",")))
     return None
 

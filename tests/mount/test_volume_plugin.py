@@ -14,9 +14,18 @@ from typing import Any
 
 import pytest
 
+from dfslib.client.namenode import HttpNameNode
 from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, wait_until
 from tests.deadline import DEADLINE_S
 from tests.mount.real_mount import run
+
+SWAP = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+while True:
+    if libc.renameat2(-100, f"{sys.argv[1]}/v".encode(), -100, f"{sys.argv[1]}/link".encode(), 2):
+        sys.exit(ctypes.get_errno())
+"""
 
 
 class Plugin:
@@ -90,8 +99,9 @@ def make_plugin(tmp_path: Path) -> Iterator[Callable[[str], Plugin]]:
     for plugin in made:
         if plugin.process is not None and plugin.process.poll() is None:
             plugin.end(signal.SIGTERM)
-        while plugin.mounted:
-            run(["umount", "-l", str(plugin.mountpoint)])
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if line.split(" ")[4].startswith(f"{plugin.folder}/"):
+                run(["umount", "-l", line.split(" ")[4]])
 
 
 def test_volumes_are_directories_of_the_tree(cluster: Cluster, make_plugin: Callable[[str], Plugin]) -> None:
@@ -164,3 +174,79 @@ def test_nothing_is_handed_out_while_the_cluster_is_away(
     cluster.namenode.start()
     cluster.wait_alive()
     wait_until(lambda: not plugin("VolumeDriver.Mount", Name="v", ID="two")["Err"], "it is handed out again")
+
+
+def test_no_symbolic_link_of_the_tree_leads_a_volume_to_the_host(
+    cluster: Cluster, make_plugin: Callable[[str], Plugin], tmp_path: Path
+) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    plugin = make_plugin(cluster.url)
+    with HttpNameNode(cluster.url) as tree:
+        tree.mkdir("/volumes/real/sub", parents=True)
+        for name, target in (("absolute", host), ("relative", "../../../../.." + str(host)), ("within", "real")):
+            tree.symlink(str(target), f"/volumes/{name}")
+        for subdir in ("absolute", "relative", "within", "absolute/made", "within/sub"):
+            plugin.driver("Create", Name=subdir.replace("/", "-"), Opts={"subdir": f"/volumes/{subdir}"})
+            assert "is a symbolic link" in plugin("VolumeDriver.Mount", Name=subdir.replace("/", "-"), ID="x")["Err"]
+    assert list(host.iterdir()) == []
+    assert not [line for line in mounts_below(plugin.folder) if not line.endswith("/mnt")]
+    assert {volume["Status"]["users"] for volume in plugin.driver("List")["Volumes"]} == {0}
+
+
+def test_a_volume_stays_the_directory_that_was_opened(
+    cluster: Cluster, make_plugin: Callable[[str], Plugin], tmp_path: Path
+) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    plugin = make_plugin(cluster.url)
+    plugin.driver("Create", Name="kept", Opts={})
+    place = Path(plugin.driver("Mount", Name="kept", ID="one")["Mountpoint"])
+    with HttpNameNode(cluster.url) as tree:
+        tree.mv("/volumes/kept", "/volumes/moved")
+        tree.symlink(str(host), "/volumes/kept")
+        run(f"echo here > {place}/f")
+        assert tree.cat("/volumes/moved/f") == b"here\n"
+        assert "is a symbolic link" in plugin("VolumeDriver.Mount", Name="kept", ID="two")["Err"]
+        tree.rm("/volumes/kept")
+        new = Path(plugin.driver("Mount", Name="kept", ID="two")["Mountpoint"])
+        assert new != place
+        assert plugin.driver("Mount", Name="kept", ID="three")["Mountpoint"] == str(new)
+        run(f"echo new > {new}/g; echo old > {place}/h")
+        assert [str(entry) for entry in tree.ls("/volumes/kept")] == ["g"]
+        assert [str(entry) for entry in tree.ls("/volumes/moved")] == ["f", "h"]
+    assert list(host.iterdir()) == []
+    for user in ("one", "two", "three"):
+        plugin.driver("Unmount", Name="kept", ID=user)
+    assert mounts_below(plugin.folder) == []
+
+
+def test_a_link_that_comes_and_goes_leads_nowhere_either(
+    cluster: Cluster, make_plugin: Callable[[str], Plugin], tmp_path: Path
+) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    plugin = make_plugin(cluster.url)
+    plugin.driver("Create", Name="v", Opts={"subdir": "/race/v/sub"})
+    plugin.driver("Create", Name="holds", Opts={})
+    plugin.driver("Mount", Name="holds", ID="one")
+    with HttpNameNode(cluster.url) as tree:
+        tree.mkdir("/race/v/sub", parents=True)
+        tree.symlink(str(host), "/race/link")
+    swapping = subprocess.Popen([sys.executable, "-c", SWAP, str(plugin.mountpoint / "race")])
+    try:
+        for _ in range(40):
+            answer = plugin("VolumeDriver.Mount", Name="v", ID="x")
+            if not answer["Err"]:
+                assert run(["findmnt", "-n", "-o", "FSTYPE", "-M", answer["Mountpoint"]]) == "fuse.dfs\n"
+                plugin.driver("Unmount", Name="v", ID="x")
+        assert swapping.poll() is None
+    finally:
+        swapping.kill()
+        swapping.wait(DEADLINE_S)
+    assert list(host.iterdir()) == []
+
+
+def mounts_below(folder: Path) -> list[str]:
+    places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if place.startswith(f"{folder}/")]

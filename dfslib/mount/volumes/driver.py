@@ -1,14 +1,13 @@
 """What Docker asks of a volume plugin: volumes made and forgotten, mounted and unmounted.
 
 All volumes of a host share one mount of the tree, a process of its own that outlives the plugin. It is there as long as
-a container uses a volume. A volume is only ever handed out as a directory inside that mount, while it answers: nothing
-is written to the local disk because the cluster is away.
+a container uses a volume. A volume is handed out as a mount of its own of a directory inside that mount, while it
+answers: nothing is written to the local disk because the cluster is away, or because of a symbolic link in the tree.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +16,20 @@ from typing import Final, NamedTuple
 from dfslib.errors import Exists, InvalidArgument, NotFound, Unavailable
 from dfslib.mount.fuse_mounting import unmount
 from dfslib.mount.mounted import Life, is_mounted, life_of
+from dfslib.mount.volumes.binding import bind, current, release
 from dfslib.mount.volumes.state import State, Volume
 
 _NAME_MAX: Final = 255
+"""Bytes: of a directory's name."""
 _ANSWER_S: Final = 20.0
 """Docker waits for a plugin for about so long before it tries again."""
 
 
 class Place(NamedTuple):
-    """`mountpoint`: of the tree. `attach` mounts it there; raises DfsError."""
+    """`mountpoint`: of the tree. `attach` mounts it there; raises DfsError. `volumes`: where each has a directory."""
 
     mountpoint: Path
+    volumes: Path
     attach: Callable[[], Awaitable[None]]
 
 
@@ -75,7 +77,10 @@ class Driver:
 
     def path(self, volume: Volume) -> Path:
         """Where a volume is, while it is mounted."""
-        return self._place.mountpoint / volume.subdir.lstrip("/")
+        return current(self._places(volume))
+
+    def _places(self, volume: Volume) -> Path:
+        return self._place.volumes / volume.name
 
     async def mount(self, name: str, user: str) -> Path:
         """The volume's directory, for one more container. Raises NotFound, Unavailable where the cluster is away."""
@@ -88,7 +93,9 @@ class Driver:
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     await self._ready()
-                    await asyncio.to_thread(_make_directory, self._place.mountpoint, self.path(volume))
+                    return await asyncio.to_thread(
+                        bind, self._place.mountpoint, volume.subdir, self._places(volume)
+                    )
             except BaseException as error:
                 if is_new:  # else it was handed out before, and is in use
                     volume.users.remove(user)
@@ -96,7 +103,6 @@ class Driver:
                 if isinstance(error, TimeoutError):
                     raise Unavailable("the cluster does not answer") from None
                 raise
-            return self.path(volume)
 
     async def unmount(self, name: str, user: str) -> None:
         """One container less. The tree's mount goes with the last one of all volumes."""
@@ -105,8 +111,13 @@ class Driver:
             if user in volume.users:
                 volume.users.remove(user)
                 self._state.save()
-            if not any(one.users for one in self.all()) and is_mounted(self._place.mountpoint):
-                await asyncio.to_thread(unmount, self._place.mountpoint, lazy=True)
+            if not volume.users:
+                await asyncio.to_thread(release, self._places(volume))
+            if not any(one.users for one in self.all()):
+                for one in self.all():  # of a mount that came too late for who asked
+                    await asyncio.to_thread(release, self._places(one))
+                if is_mounted(self._place.mountpoint):
+                    await asyncio.to_thread(unmount, self._place.mountpoint, lazy=True)
 
     async def _ready(self) -> None:
         """Have the tree mounted, anew where its process has died."""
@@ -118,19 +129,9 @@ class Driver:
         await self._place.attach()
 
 
-def _make_directory(mountpoint: Path, path: Path) -> None:
-    """Make it, in the tree and nowhere else. Raises Unavailable."""
-    try:
-        if os.stat(mountpoint).st_dev == os.stat(mountpoint.parent).st_dev:  # noqa: PTH116
-            raise Unavailable("the tree is not mounted")
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"{path}: {error.strerror}") from error
-
-
 def _subdir(name: str, options: dict[str, str]) -> str:
     """Raises InvalidArgument."""
-    if not name or len(name) > _NAME_MAX or "/" in name or name in (".", ".."):
+    if not name or len(name.encode()) > _NAME_MAX or "/" in name or "\0" in name or name in (".", ".."):
         raise InvalidArgument(f"{name!r} is no name of a volume")
     unknown = set(options) - {"subdir"}
     if unknown:

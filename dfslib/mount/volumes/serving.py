@@ -51,7 +51,7 @@ def run_plugin(settings: PluginSettings) -> None:
         if process.returncode:
             raise Unavailable(said.decode("utf-8", "replace").strip().removeprefix("dfs: ") or "it cannot be mounted")
 
-    driver = Driver(state, Place(mountpoint, attach))
+    driver = Driver(state, Place(mountpoint, settings.folder / "volumes", attach))
     settings.socket.parent.mkdir(parents=True, exist_ok=True)
     log.info(event("volume plugin", socket=settings.socket, namenode=settings.url, volumes=len(state.volumes)))
     asyncio.run(serve_unix(make_app(driver), settings.socket, (signal.SIGTERM, signal.SIGINT)))

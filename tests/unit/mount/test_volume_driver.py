@@ -22,9 +22,9 @@ def test_a_mount_that_fails_takes_nothing_from_who_was_given_it_before(
         if not works:
             raise Unavailable("the cluster is away")
 
-    monkeypatch.setattr(driver_module, "_make_directory", lambda mountpoint, path: None)
+    monkeypatch.setattr(driver_module, "bind", lambda tree, subdir, place: None)
     state = State(tmp_path / "volumes.json")
-    driver = Driver(state, Place(tmp_path / "mnt", attach))
+    driver = Driver(state, Place(tmp_path / "mnt", tmp_path / "volumes", attach))
 
     async def run() -> None:
         nonlocal works
