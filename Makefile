@@ -3,13 +3,16 @@ PYTHON ?= python3
 PORT ?= 8180
 MINUTES ?= 30
 WORKERS ?= $(shell expr 2 \* $$(nproc)) # tests wait more than they compute
+PREFIX ?= /usr/local
+DESTDIR ?=
+SBINDIR ?= /sbin# where mount(8) looks for its helpers
 VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help setup up test test-mount test-swarm test-mesh soak lint bench lock clean
+.PHONY: help setup up test test-mount test-swarm test-mesh soak lint bench lock clean install uninstall
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -40,6 +43,17 @@ lint: $(DEV) ## ruff, and mypy --strict over the tests and bench as well
 
 bench: $(DEV) ## measure beside what the machine can do
 	$(BIN)/python -m bench
+
+install: $(RUNTIME) ## mount.dfs for mount(8), fstab and systemd, and the command dfs, as root: PREFIX=/usr/local DESTDIR=
+	install -d "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(PREFIX)/bin"
+	printf '#!/bin/sh\nPATH=$${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}\nexport PATH\nexec "%s" --mount-helper "$$@"\n' "$(CURDIR)/dfs.py" > "$(DESTDIR)$(SBINDIR)/mount.dfs"
+	chmod 755 "$(DESTDIR)$(SBINDIR)/mount.dfs"
+	ln -sf mount.dfs "$(DESTDIR)$(SBINDIR)/mount.fuse.dfs"
+	printf '#!/bin/sh\nexec "%s" "$$@"\n' "$(CURDIR)/dfs.py" > "$(DESTDIR)$(PREFIX)/bin/dfs"
+	chmod 755 "$(DESTDIR)$(PREFIX)/bin/dfs"
+
+uninstall: ## remove what install has made
+	rm -f "$(DESTDIR)$(SBINDIR)/mount.dfs" "$(DESTDIR)$(SBINDIR)/mount.fuse.dfs" "$(DESTDIR)$(PREFIX)/bin/dfs"
 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements/runtime.lock

@@ -24,6 +24,7 @@ from dfslib.cli import (
     ls,
     mkdir,
     mount,
+    mount_helper,
     mv,
     namenode,
     put,
@@ -122,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and give the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     names = {command.name for command in COMMANDS}
+    if arguments[:1] == [mount_helper.OPTION]:
+        return mount_helper.run(arguments[1:])
     if arguments and _is_mount(arguments, names):
         return mount.run(arguments)
     parser = build_parser()

@@ -16,13 +16,13 @@ from dfslib.cli.arguments import whole_number
 from dfslib.client.namenode import HttpNameNode
 from dfslib.config import DEFAULT_PORT
 from dfslib.errors import DfsError
+from dfslib.mount.mount_options import KERNEL_OPTIONS, is_ignored
 from dfslib.mount.running import MountSettings, run_mount
 from dfslib.runtime.logs import configure_logging
 
 OPTIONS: Final = ("-f", "--foreground", "-o", "--mkfs", "--yes", "--log", "--binding")
 """By which a command line that begins with an option is known for a mount's."""
-_IGNORED: Final = frozenset({"rw", "defaults", "auto", "noauto", "user", "nofail", "_netdev", "exec", "async"})
-"""Of fstab(5): for mount(8), not for us."""
+_OWN_OPTIONS: Final = frozenset({"allow_other", "uid", "gid", "cache", "timeout"})
 _SYSLOG: Final = Path("/dev/log")
 _MIB: Final = 1 << 20
 _CACHE_MAX_MIB: Final = 1 << 20
@@ -56,13 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="OPTION,...",
         action="append",
         default=[],
-        help="ro: nothing can be written; allow_other: for all users (the default for root); uid=N, gid=N: to whom "
-        "files are shown to belong; cache=MiB: memory (default: 256); timeout=SECONDS: how long a program waits for "
-        "a cluster that is away (default: 30)",
+        help="ro: nothing can be written; noexec, noatime, sync and what else mount(8) has for every file system; "
+        "allow_other: for all users (the default for root); uid=N, gid=N: to whom files are shown to belong; "
+        "cache=MiB: memory (default: 256); timeout=SECONDS: how long a program waits for a cluster that is away "
+        "(default: 30)",
     )
     parser.add_argument("--mkfs", action="store_true", help="first remove everything in the tree; asks before")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--log", metavar="FILE", type=Path, help="log there (default: syslog, if there is one)")
+    parser.add_argument("--source", default="", help=argparse.SUPPRESS)
     parser.add_argument("--binding", choices=("linux", "fusepy"), default="", help=argparse.SUPPRESS)
     return parser
 
@@ -86,12 +88,17 @@ def run(arguments: Sequence[str]) -> int:
 def parse_settings(args: argparse.Namespace) -> MountSettings:
     """Raises ValueError for an option that makes no sense."""
     settings = MountSettings(
-        _url(args.host, args.port), args.mountpoint.absolute(), args.binding, allow_other=os.geteuid() == 0
+        _url(args.host, args.port),
+        args.mountpoint.absolute(),
+        args.binding,
+        allow_other=os.geteuid() == 0,
+        source=args.source,
     )
+    kernel_options: list[str] = []
     for option in ",".join(args.options).split(","):
         name, _, value = option.partition("=")
-        if option == "ro":
-            settings = settings._replace(read_only=True)
+        if option in KERNEL_OPTIONS:
+            kernel_options.append(option)
         elif option == "allow_other":
             settings = settings._replace(allow_other=True)
         elif name == "uid":
@@ -102,9 +109,19 @@ def parse_settings(args: argparse.Namespace) -> MountSettings:
             settings = settings._replace(cache_bytes=_number(option, value, 16, _CACHE_MAX_MIB) * _MIB)
         elif name == "timeout":
             settings = settings._replace(timeout_s=float(_number(option, value, 1, 3600)))
-        elif name and name not in _IGNORED:
+        elif option and not is_ignored(option):
             raise ValueError(f"-o {option}: there is no such option")
-    return settings
+    return settings._replace(kernel_options=tuple(kernel_options))
+
+
+def is_option(option: str) -> bool:
+    """Whether there is one of this name, whatever its value is."""
+    return (
+        option in KERNEL_OPTIONS
+        or is_ignored(option)
+        or option == "remount"
+        or option.partition("=")[0] in _OWN_OPTIONS
+    )
 
 
 def _number(option: str, value: str, least: int, most: int) -> int:

@@ -28,15 +28,13 @@ from dfslib.errors import (
     NotSupported,
     Unavailable,
 )
+from dfslib.mount.mount_options import MS_REMOUNT, flags_of
 from dfslib.mount.mounted import FSTYPE, Life, Mounted, mounted
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.mount")
 
 _DEVICE: Final = "/dev/fuse"
-_MS_RDONLY: Final = 1
-_MS_NOSUID: Final = 2
-_MS_NODEV: Final = 4
 _MNT_DETACH: Final = 2
 _FUSERMOUNT_S: Final = 30
 _TURN_S: Final = 60.0
@@ -50,10 +48,11 @@ _READ_AHEAD_KIB: Final = 512
 
 
 class MountOptions(NamedTuple):
-    """`source`: what mount(8) shows as the device. `allow_other`: users other than who mounts may use it."""
+    """`source`: what mount(8) shows as the device. `kernel_options`: of KERNEL_OPTIONS. `allow_other`: users other than
+    who mounts may use it."""
 
     source: str
-    read_only: bool = False
+    kernel_options: tuple[str, ...] = ()
     allow_other: bool = False
 
 
@@ -142,6 +141,17 @@ def mount(mountpoint: Path, options: MountOptions) -> int:
     return device
 
 
+def remount(mountpoint: Path, flags: int) -> None:
+    """Give a mount of DFS other flags of mount(2), as root. Raises NotFound where there is none, InputOutput."""
+    with mounted(mountpoint) as found:
+        if found is None:
+            raise NotFound("no mount of DFS is there", str(mountpoint))
+        libc = ctypes.CDLL(None, use_errno=True)
+        path = found.path().encode()
+        if libc.mount(None, path, None, ctypes.c_ulong(MS_REMOUNT | flags), None) != 0:
+            raise InputOutput(f"cannot be changed: {os.strerror(ctypes.get_errno())}", str(mountpoint))
+
+
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     """Raises NotPermitted, InvalidArgument's like where nothing is mounted; `lazy`: although it is in use."""
     if os.geteuid() == 0:
@@ -168,7 +178,7 @@ def _mount_as_root(mountpoint: Path, options: MountOptions) -> int:
     data = [
         f"fd={device}", "rootmode=40000", f"user_id={os.getuid()}", f"group_id={os.getgid()}", *_data(options)
     ]  # fmt: skip
-    flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if options.read_only else 0)
+    flags = flags_of(options.kernel_options)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.mount(
         options.source.encode(),
@@ -214,7 +224,7 @@ def _open_device() -> int:
 
 def _mount_with_helper(mountpoint: Path, options: MountOptions) -> int:
     """`fusermount3` is setuid, checks what the user may, and hands the descriptor over a socket."""
-    words = [*_data(options), f"fsname={options.source}", "subtype=dfs", *(["ro"] if options.read_only else [])]
+    words = [*_data(options), f"fsname={options.source}", "subtype=dfs", *options.kernel_options]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         command = [_helper(), "-o", ",".join(word.replace(",", "\\,") for word in words), "--", str(mountpoint)]

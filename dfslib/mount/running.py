@@ -27,17 +27,19 @@ log = logging.getLogger("dfs.mount")
 
 class MountSettings(NamedTuple):
     """What `dfs.py MOUNT HOST` asks for. `cache_bytes`, `timeout_s`: see vfs.Options. `uid`, `gid`: to whom all files
-    are shown to belong."""
+    are shown to belong. `kernel_options`: of KERNEL_OPTIONS, the later one before the earlier. `source`: what mount(8)
+    shows as the device, if not the URL."""
 
     url: str
     mountpoint: Path
     binding: str = ""
-    read_only: bool = False
     allow_other: bool = False
     uid: int | None = None
     gid: int | None = None
     cache_bytes: int = 256 << 20
     timeout_s: float = 30.0
+    kernel_options: tuple[str, ...] = ()
+    source: str = ""
 
 
 def default_binding() -> str:
@@ -75,7 +77,7 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
         await fusepy_binding.serve(filesystem, settings.mountpoint, _fusepy_options(settings), ready)
         return
-    options = MountOptions(settings.url, settings.read_only, settings.allow_other)
+    options = MountOptions(settings.source or settings.url, settings.kernel_options, settings.allow_other)
     binding = LinuxBinding(filesystem, settings.mountpoint, options, Owners(settings.uid, settings.gid))
     loop = asyncio.get_running_loop()
     stops: set[asyncio.Task[None]] = set()
@@ -96,9 +98,8 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
 
 def _fusepy_options(settings: MountSettings) -> dict[str, object]:
-    options: dict[str, object] = {"fsname": settings.url}
-    if settings.read_only:
-        options["ro"] = True
+    options: dict[str, object] = {"fsname": settings.source or settings.url}
+    options |= dict.fromkeys(settings.kernel_options, True)
     if settings.allow_other:
         options["allow_other"] = True
     if settings.uid is not None:
