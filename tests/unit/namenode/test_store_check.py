@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dfslib.namenode.checkpoint import format as files
 from dfslib.namenode.checkpoint.format import Header, name_of
 from dfslib.namenode.metadata.engine import Txn
-from dfslib.namenode.metadata.lineage import LINEAGE, RUNS
+from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, decode_lineage
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
 from dfslib.namenode.namespace import keys, records
@@ -97,10 +98,7 @@ def test_a_changed_value_that_can_be_read_is_found(good: Path, tmp_path: Path) -
         number = int(txn.id())
         data = txn.get(LINEAGE)
         assert data is not None
-        lineage = bytearray(data)
-        at = lineage.index(number - 1)
-        lineage[at] = number
-        assert txn.put(LINEAGE, bytes(lineage))
+        assert txn.put(LINEAGE, records.encode(replace(decode_lineage(data), number=number)))
     assert "not what its commits made them" in check_store(folder, at_rest=True).damage
 
 
