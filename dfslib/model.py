@@ -85,6 +85,11 @@ class Attr(msgspec.Struct, frozen=True, array_like=True):
         return self.mode if self.is_dir else self.mode & ~(0o6000 if self.mode & 0o010 else 0o4000)
 
 
+def clamped_time(time_ns: int) -> int:
+    """The nearest time that an inode can have, from 1677 to 2262: what utimensat(2) does."""
+    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A directory entry with the attributes of its inode."""
 

@@ -33,6 +33,7 @@ from dfslib.client.transport import (
     os_error,
 )
 from dfslib.errors import DfsError
+from dfslib.model import clamped_time
 from dfslib.wire import messages
 from dfslib.wire.attributes import attr_of_headers
 from dfslib.wire.paths import decode_component, encode_name, encode_path
@@ -92,7 +93,8 @@ def format_mode(mode: int) -> str:
 
 
 def format_time(time_ns: int) -> str:
-    """Decimal seconds, exact to the nanosecond, before 1970 too."""
+    """Decimal seconds, exact to the nanosecond, before 1970 too; of times that no inode can have the nearest one."""
+    time_ns = clamped_time(time_ns)
     sign, rest = ("-", -time_ns) if time_ns < 0 else ("", time_ns)
     return f"{sign}{rest // 1_000_000_000}.{rest % 1_000_000_000:09d}"
 

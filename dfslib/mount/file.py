@@ -8,11 +8,12 @@ from dfslib.mount.layout import Layouts
 
 
 class OpenFile:
-    """What one open(2) made. `error`: what became of writes that had been taken, told once. `wrote`: whether some of
-    them came through this."""
+    """What one open(2) made. `may_map`: it can be mapped into memory and written there. `error`: what became of writes
+    that had been taken, told once. `wrote`: whether some of them came through this."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, *, may_map: bool = False) -> None:
         self.file = file
+        self.may_map = may_map
         self.error: DfsError | None = None
         self.wrote = False
         self.read_from = False

@@ -56,7 +56,7 @@ class OpenFiles:
         self._handles: dict[Handle, OpenFile] = {}
         self._next_handle = 1
         self._accesses: dict[InodeId, int] = {}
-        """When files were read that are closed again, and of which the namenode has not heard that."""
+        """When files were read, where the namenode has not heard of it."""
         self._outlets: Outlets | None = None
 
     def use(self, outlets: Outlets) -> None:
@@ -144,7 +144,7 @@ class OpenFiles:
         if answer.extents is not None and not changed:
             file.layouts.learn_whole(Layout(answer.extents, answer.holders, answer.deferred))
         file.opens += 1
-        handle = OpenFile(file)
+        handle = OpenFile(file, may_map=(flags & os.O_ACCMODE) == os.O_RDWR)
         file.handles.add(handle)
         number = Handle(self._next_handle)
         self._next_handle += 1
@@ -153,6 +153,11 @@ class OpenFiles:
 
     def is_open(self, ino: InodeId) -> bool:
         return ino in self._files
+
+    def may_be_mapped(self, ino: InodeId) -> bool:
+        """Whether programs may write the file in memory; a mapping keeps its open file open."""
+        file = self._files.get(ino)
+        return file is not None and any(handle.may_map for handle in file.handles)
 
     def get(self, number: Handle) -> OpenFile:
         handle = self._handles.get(number)
@@ -178,8 +183,6 @@ class OpenFiles:
             # Several descriptors may have been closed meanwhile, and it may have been opened and written again.
             if writer.idle and not file.handles and self._writers.get(file.ino) is writer:
                 del self._writers[file.ino]
-        if handle.read_from:
-            self._note_access(file)
         await self._close(file.ino)
         file.opens -= 1
         if not file.opens and not file.handles and self._files.get(file.ino) is file:
@@ -191,8 +194,12 @@ class OpenFiles:
         except DfsError as error:
             log.warning(event("close failed", inode=ino, reason=str(error)))
 
-    def _note_access(self, file: File) -> None:
-        """As mount(8) has relatime: once a day, or once after each change."""
+    def _note_access(self, handle: OpenFile) -> None:
+        """It is read. As mount(8) has relatime: once a day, or once after each change."""
+        if handle.read_from:
+            return
+        handle.read_from = True
+        file = handle.file
         attr, now_ns = file.attr, self._clock.wall_ns()
         if attr.atime_ns > max(attr.mtime_ns, attr.ctime_ns) and now_ns - attr.atime_ns < _RELATIME_NS:
             return
@@ -209,11 +216,14 @@ class OpenFiles:
     async def tell_accesses(self) -> None:
         """Tell the namenode which files were read, many at a time."""
         if self._accesses:
-            times, self._accesses = list(self._accesses.items()), {}
+            times = list(self._accesses.items())
             try:
                 await self._session.call(wire.NoteAccess(times))
             except DfsError as error:
                 log.info(event("access times not noted", files=len(times), reason=error))
+            for ino, atime_ns in times:
+                if self._accesses.get(ino) == atime_ns:  # until here the namenode's answers had the old time
+                    del self._accesses[ino]
 
     # -------------------------------------------------------------------------------------------- attributes
 
@@ -300,7 +310,7 @@ class OpenFiles:
     async def read(self, number: Handle, offset: int, size: int) -> list[Buffer]:
         handle = self.get(number)
         await self.refresh(handle.file)
-        handle.read_from = True
+        self._note_access(handle)
         writer = self._writers.get(handle.file.ino)
         if writer is not None and writer.appends_elsewhere:
             await writer.flush()  # the namenode says where it is
@@ -314,7 +324,7 @@ class OpenFiles:
         writer = self._writers.get(handle.file.ino)
         if (writer is not None and not writer.idle) or not self._reader.begin(handle, offset, size, done):
             return False
-        handle.read_from = True
+        self._note_access(handle)
         return True
 
     async def write(

@@ -24,7 +24,7 @@ from dfslib.errors import (
     Stale,
     Unavailable,
 )
-from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId
+from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId, clamped_time
 from dfslib.mount.allocation import Allocation
 from dfslib.mount.block_cache import BlockCache
 from dfslib.mount.budget import Budget
@@ -286,6 +286,12 @@ class VFS:
         now_ns = self._clock.wall_ns()
         atime_ns = now_ns if update.now_atime else update.atime_ns
         mtime_ns = now_ns if update.now_mtime else update.mtime_ns
+        atime_ns = None if atime_ns is None else clamped_time(atime_ns)
+        mtime_ns = None if mtime_ns is None else clamped_time(mtime_ns)
+        if mtime_ns is not None and self._files.may_be_mapped(ino):
+            # what was written into memory is to come before; the kernel writes it when it drops the pages
+            self._kernel.drop_inode(ino)
+            await self._kernel.has_been_told(ino)
         if update.size == 0:
             await self._files.written(ino)  # nothing is too little of what was written to be cut to nothing
         elif update.size is not None or atime_ns is not None or mtime_ns is not None:

@@ -8,9 +8,10 @@ from decimal import Decimal
 
 from dfslib.config import parse_replication
 from dfslib.errors import InvalidArgument
+from dfslib.model import clamped_time
 from dfslib.wire.paths import check_name, parse_query
 
-_SECONDS = re.compile(r"-?\d{1,12}(\.\d{1,9})?", re.ASCII)
+_SECONDS = re.compile(r"-?\d{1,19}(\.\d{1,9})?", re.ASCII)
 
 
 class Params:
@@ -59,16 +60,13 @@ class Params:
         return int(text, 8)
 
     def time_ns(self, name: str) -> int | None:
-        """Seconds since the epoch, with up to 9 decimals, as nanoseconds."""
+        """Seconds since the epoch, with up to 9 decimals, as nanoseconds: the nearest that an inode can have."""
         text = self._text(name)
         if text is None:
             return None
         if not _SECONDS.fullmatch(text):
             raise self._wrong(name, "must be seconds since the epoch, such as 1700000000.5")
-        time_ns = int(Decimal(text) * 10**9)
-        if not -(1 << 63) <= time_ns < 1 << 63:
-            raise self._wrong(name, "is out of range")
-        return time_ns
+        return clamped_time(int(Decimal(text) * 10**9))
 
     def replication(self, name: str) -> int | None:
         text = self._text(name)

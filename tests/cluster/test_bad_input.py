@@ -50,7 +50,7 @@ REFUSED = [
     ("POST", "/fs/bad/file?op=setattr", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/file?op=setattr&uid=-1", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/file?op=setattr&mtime=yesterday", b"", 400, "EINVAL"),
-    ("POST", "/fs/bad/file?op=setattr&mtime=99999999999", b"", 400, "EINVAL"),
+    ("POST", "/fs/bad/file?op=setattr&mtime=1e3", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/file?op=rename", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/file?op=rename&to=relative", b"", 400, "EINVAL"),
     ("POST", "/fs/bad/file?op=rename&to=/bad/dir", b"", 409, "EISDIR"),

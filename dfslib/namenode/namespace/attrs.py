@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dfslib.errors import InvalidArgument
-from dfslib.model import Attr, InodeId
+from dfslib.model import Attr, InodeId, clamped_time
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.namespace import records
 
@@ -30,9 +30,6 @@ class AttrChange(msgspec.Struct, frozen=True, kw_only=True):
         for owner in (self.uid, self.gid):
             if owner is not None and not 0 <= owner <= _ID_MAX:
                 raise InvalidArgument(f"a uid or gid is at most {_ID_MAX}")
-        for time_ns in (self.atime_ns, self.mtime_ns):
-            if time_ns is not None and not -(1 << 63) <= time_ns < 1 << 63:
-                raise InvalidArgument("a time must fit into 64 bits of nanoseconds")
 
 
 def set_attrs(txn: Txn, ino: InodeId, change: AttrChange, now_ns: int) -> Attr:
@@ -40,6 +37,9 @@ def set_attrs(txn: Txn, ino: InodeId, change: AttrChange, now_ns: int) -> Attr:
     change.check()
     attr = records.get_attr(txn, ino)
     values = {name: getattr(change, name) for name in change.__struct_fields__}
+    for name in ("atime_ns", "mtime_ns"):
+        if values[name] is not None:
+            values[name] = clamped_time(values[name])
     attr = replace(attr, ctime_ns=now_ns, **{name: value for name, value in values.items() if value is not None})
     records.put_attr(txn, attr)
     return attr
