@@ -11,6 +11,7 @@ from dfslib.cli.command import Command
 from dfslib.cli.destinations import local_source_is_directory, places, remote_is_directory
 from dfslib.cli.progress_bar import progress_bar
 from dfslib.cli.session import Session
+from dfslib.client.owners import own_user
 from dfslib.client.transfers import JOBS, TransferOptions
 
 
@@ -32,12 +33,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", metavar="SRC", nargs="+", help="local file or directory; - is standard input")
     parser.add_argument("destination", metavar="DST", help="existing directory, or the new name of a single source")
     add_transfer_arguments(parser)
+    parser.add_argument(
+        "-p", "--preserve", action="store_true", help="modes as they are also without -r, and for root the owners"
+    )
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:
     if args.sources == ["-"]:
         with session.reporting():
-            session.namenode.tee(args.destination, sys.stdin.buffer)
+            uid, gid = own_user()
+            session.namenode.tee(args.destination, sys.stdin.buffer, uid=uid, gid=gid)
         return
     pairs = places(
         args.sources,
@@ -52,6 +57,8 @@ def _run(args: argparse.Namespace, session: Session) -> None:
             jobs=args.jobs,
             progress=progress,
             on_error=session.report,
+            keep_modes=args.recursive or args.preserve,
+            keep_owners=args.preserve,
         )
         session.namenode.upload([(source, os.fsencode(place)) for source, place in pairs], options)
 
@@ -65,7 +72,8 @@ COMMAND = Command(
   dfs put -r src docs /projects           two trees into a directory
   tar c src | dfs put - /src.tar          from a pipe
 
-Modes and times are kept, symbolic links stay links. What is there already with the same size and time is
+Times are kept, symbolic links stay links. What is put belongs to who puts it. With -r or -p modes are kept; without,
+a file gets its permissions less the umask, as with cp. What is there already with the same size and time is
 skipped: an upload that was interrupted goes on where it was.""",
     configure=_configure,
     run=_run,

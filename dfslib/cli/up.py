@@ -23,6 +23,7 @@ from dfslib.cli.command import Command
 from dfslib.cli.processes import Child, labels, server_script
 from dfslib.cli.session import Session
 from dfslib.client.namenode import HttpNameNode
+from dfslib.client.owners import own_user
 from dfslib.config import DEFAULT_PORT, parse_replication
 from dfslib.errors import DfsError
 from dfslib.mount.fuse_mounting import unmount
@@ -32,6 +33,7 @@ _START_S: Final = 60.0
 _STOP_S: Final = 40.0
 """More than the 30 s that DFS_STOP_TIMEOUT gives to requests that run."""
 _POLL_S: Final = 0.1
+_GIVE_S: Final = 10.0
 _OWN: Final = (
     "DFS_NODE_CLASS", "DFS_HOST", "DFS_PORT", "DFS_DB_PATH", "DFS_FS_ROOT", "DFS_NAMENODE_URL",
     "DFS_ADVERTISE_HOST", "DFS_PUBLIC_URL", "DFS_NEW_CLUSTER",
@@ -98,6 +100,7 @@ class Cluster:
         with self._signal_handlers():
             try:
                 if self._start():
+                    self._give_root()
                     self._mount()
                     self._tell()
                     self._serve()
@@ -139,6 +142,19 @@ class Cluster:
                 if not self._wait_until(ready, deadline):
                     return False
         return True
+
+    def _give_root(self) -> None:
+        """An empty tree belongs to who starts it: else only root could write to the mount. By looking, not by
+        remembering that it is new: a start that was cut short is made good by the next one."""
+        user = own_user()
+        if not user.is_given or self._signals:
+            return
+        try:
+            with HttpNameNode(self._url, timeout_s=_GIVE_S) as namenode:
+                if namenode.stat("/").uid == 0 and not namenode.ls("/"):
+                    namenode.chown("/", user.uid or 0, user.gid or 0)
+        except OSError as error:
+            sys.stderr.write(f"dfs: the tree's root stays root's: {error}\n")
 
     def _mount(self) -> None:
         """At the directory asked for; the cluster goes on without, if it cannot be."""

@@ -314,13 +314,16 @@ class HttpNameNode:
         replication: str | int | None = None,
         exclusive: bool = False,
         if_match: str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
     ) -> FileInfo:
         """Make `data`, bytes or a binary file, the content of a file: at once, or not at all.
 
-        `mode`: permission bits; `parents`: make missing directories; `replication`: `all` or a number of
-        copies; `exclusive`: raise FileExistsError where there is a file; `if_match`: the ETag that the
-        present content must have, else FileExistsError. A file is streamed from its position on; one that
-        cannot seek is sent once only, and then not again after a failure.
+        `mode`: permission bits; `uid`, `gid`: the owner (default: root, or whose the file is that is replaced);
+        `parents`: make missing directories; `replication`: `all` or a number of copies; `exclusive`: raise
+        FileExistsError where there is a file; `if_match`: the ETag that the present content must have, else
+        FileExistsError. A file is streamed from its position on; one that cannot seek is sent once only, and then
+        not again after a failure.
         The answer's `replicas` tells how many datanodes hold the content; None where a first answer was lost.
         """
         options = WriteOptions(
@@ -329,6 +332,8 @@ class HttpNameNode:
             replication=None if replication is None else str(replication),
             exclusive=exclusive,
             if_match=if_match,
+            uid=uid,
+            gid=gid,
         )
         return self._operations.write(path, Body(data), options)
 
@@ -377,9 +382,18 @@ class HttpNameNode:
         return file_objects.open_file(self._operations, path, mode, encoding, errors, newline)
 
     def put(
-        self, local: LocalPath, path: RemotePath, progress: Progress | None = None, *, skip_equal: bool = False
+        self,
+        local: LocalPath,
+        path: RemotePath,
+        progress: Progress | None = None,
+        *,
+        skip_equal: bool = False,
+        preserve: bool = False,
     ) -> None:
-        """Upload a local file, or a directory with all that is in it; modes and times are kept.
+        """Upload a local file, or a directory with all that is in it; times are kept.
+
+        What is put belongs to the user of this process. A directory's modes are kept, a single file's are its
+        permissions less the umask. `preserve`: as cp -p, its modes too, and for root the owners.
 
         A file goes into `path` where that is a directory; a directory becomes `path`, or is merged into it.
         Each file appears at once; symbolic links stay links; devices, sockets and FIFOs raise
@@ -388,9 +402,16 @@ class HttpNameNode:
         """
         source = os.fspath(local)
         remote = remote_paths.to_bytes(path)
-        if not Path(source).is_dir():
+        is_directory = Path(source).is_dir()
+        if not is_directory:
             remote = remote_paths.to_bytes(self._into(Path(source).name, remote))
-        options = TransferOptions(follow_sources=True, skip_equal=skip_equal, progress=progress)
+        options = TransferOptions(
+            follow_sources=True,
+            skip_equal=skip_equal,
+            progress=progress,
+            keep_modes=preserve or is_directory,
+            keep_owners=preserve,
+        )
         Uploader(self._operations, options).run([(source, remote)])
 
     def get(

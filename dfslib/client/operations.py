@@ -48,9 +48,9 @@ SMALL_BODY_BYTES: Final = 8 << 20
 class WriteOptions:
     """How a file is written. None and False leave it to the namenode.
 
-    `mode`: permission bits. `mtime_ns`: time of the last change. `parents`: make missing directories.
-    `replication`: `all` or a number of copies. `exclusive`: only where nothing is there yet. `if_match`:
-    only where the present content has this ETag.
+    `mode`: permission bits. `uid`, `gid`: the owner, also of a file that is replaced. `mtime_ns`: time of the
+    last change. `parents`: make missing directories. `replication`: `all` or a number of copies. `exclusive`:
+    only where nothing is there yet. `if_match`: only where the present content has this ETag.
     """
 
     mode: int | None = None
@@ -59,10 +59,14 @@ class WriteOptions:
     replication: str | None = None
     exclusive: bool = False
     if_match: str | None = None
+    uid: int | None = None
+    gid: int | None = None
 
     def query(self) -> str:
         return query(
             mode=self.mode if self.mode is None else format_mode(self.mode),
+            uid=self.uid,
+            gid=self.gid,
             mtime=self.mtime_ns if self.mtime_ns is None else format_time(self.mtime_ns),
             parents=self.parents,
             replication=self.replication,

@@ -25,6 +25,8 @@ class TransferOptions:
     a directory is an error and a link named as a source is followed. `follow_sources`: follow it even so.
     `skip_equal`: leave out files whose size and time of change are equal on both sides. `on_error(error)`:
     called for each file or directory that failed, before going on with the others; may raise to end it all.
+    Of uploads: `keep_modes`: modes as they are, else as cp(1) does without -p: permissions less the umask.
+    `keep_owners`: owners as they are, for root; else what is put belongs to who puts it.
     """
 
     recursive: bool = True
@@ -33,6 +35,8 @@ class TransferOptions:
     jobs: int = JOBS
     progress: Progress | None = None
     on_error: Callable[[OSError], None] = raise_error
+    keep_modes: bool = True
+    keep_owners: bool = False
 
 
 def not_copied(what: str, path: str) -> OSError:

@@ -114,7 +114,8 @@ class FakeCluster:
             raise Exists
         mtime = query.get("mtime", b"0.0").split(b".")
         mtime_ns = int(mtime[0]) * 10**9 + int(mtime[1])
-        attr = self.put(name, seen.body, mode=int(query.get("mode", b"644"), 8), mtime_ns=mtime_ns)
+        owner = {key: int(query[key]) for key in ("uid", "gid") if key in query}
+        attr = self.put(name, seen.body, mode=int(query.get("mode", b"644"), 8), mtime_ns=mtime_ns, **owner)
         return Reply(200 if old else 201, encode(attr_body(attr)))
 
     def _delete(self, name: bytes, query: dict[str, bytes], seen: Seen) -> Reply:
