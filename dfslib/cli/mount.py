@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--log", metavar="FILE", type=Path, help="log there (default: syslog, if there is one)")
     parser.add_argument("--source", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--subdir", default="/", help=argparse.SUPPRESS)
     parser.add_argument("--binding", choices=("linux", "fusepy"), default="", help=argparse.SUPPRESS)
     return parser
 
@@ -93,6 +94,7 @@ def parse_settings(args: argparse.Namespace) -> MountSettings:
         args.binding,
         allow_other=os.geteuid() == 0,
         source=args.source,
+        subdir=args.subdir,
     )
     kernel_options: list[str] = []
     for option in ",".join(args.options).split(","):

@@ -34,8 +34,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mount.dfs", usage="mount.dfs HOST[:PORT] DIR [-sfnv] [-o OPTION,...]")
-    parser.add_argument("source", metavar="HOST[:PORT]")
+    parser = _Parser(prog="mount.dfs", usage="mount.dfs HOST[:PORT][/DIRECTORY] DIR [-sfnv] [-o OPTION,...]")
+    parser.add_argument("source", metavar="HOST[:PORT][/DIRECTORY]")
     parser.add_argument("target", metavar="DIR", type=Path)
     parser.add_argument("-o", dest="options", metavar="OPTION,...", action="append", default=[])
     parser.add_argument("-s", dest="sloppy", action="store_true", help="leave out options that are not known")
@@ -52,14 +52,15 @@ def run(arguments: Sequence[str]) -> int:
     """The exit status."""
     try:
         args = _build_parser().parse_args(arguments)
-        host, port = parse_source(args.source)
+        host, port, subdir = parse_source(args.source)
         options = [option for text in args.options for option in text.split(",") if option]
         options += ["ro"] * args.read_only + ["rw"] * args.read_write
         if args.sloppy:
             options = [option for option in options if mount.is_option(option)]
         if "remount" in options:
             return _remount(args.target, options, fake=args.fake)
-        words = ["-o", ",".join(options), "--source", args.source, "--", str(args.target), host, str(port)]
+        words = ["-o", ",".join(options), "--source", args.source, "--subdir", subdir]
+        words += ["--", str(args.target), host, str(port)]
         settings = mount.parse_settings(mount.build_parser().parse_args(words))
     except SystemExit as end:
         return _USAGE if end.code else 0
@@ -73,26 +74,29 @@ def run(arguments: Sequence[str]) -> int:
     return status
 
 
-def parse_source(source: str) -> tuple[str, int]:
-    """Host (or URL) and port of HOST, HOST:PORT, [IPV6]:PORT, IPV6 or a URL. Raises ValueError."""
+def parse_source(source: str) -> tuple[str, int, str]:
+    """Host (or URL), port and directory of HOST, HOST:PORT, [IPV6]:PORT, IPV6, each with or without a /DIRECTORY behind
+    it, or of a URL. Raises ValueError."""
     if "://" in source:
-        return source, DEFAULT_PORT
-    if source.startswith("["):
-        host, bracket, rest = source[1:].partition("]")
+        return source, DEFAULT_PORT, "/"
+    place, _, subdir = source.partition("/")
+    if place.startswith("["):
+        host, bracket, rest = place[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError(f"{source!r} is no source such as [::1]:8180")
         port = rest[1:]
-    elif source.count(":") > 1:
-        host, rest, port = source, "", ""
+    elif place.count(":") > 1:
+        host, rest, port = place, "", ""
     else:
-        host, rest, port = source.partition(":")
-    if "/" in source:
-        raise ValueError(f"{source!r}: the whole tree is mounted, no directory of it; the source is HOST[:PORT]")
+        host, rest, port = place.partition(":")
     if rest and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"{source!r} has no port from 1 to 65535 behind the colon")
     if not host:
         raise ValueError(f"{source!r} has no host")
-    return host, int(port) if port else DEFAULT_PORT
+    parts = [part for part in subdir.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"{source!r}: a directory of the tree, without '..'")
+    return host, int(port) if port else DEFAULT_PORT, "/" + "/".join(parts)
 
 
 def _remount(target: Path, options: list[str], *, fake: bool) -> int:

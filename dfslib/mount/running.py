@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from dfslib.errors import DfsError, NotPermitted, NotSupported
+from dfslib.mount.beneath import narrow
 from dfslib.mount.filesystem import FileSystem
 from dfslib.mount.fuse_mounting import MountOptions
 from dfslib.mount.fuse_requests import Owners
@@ -28,7 +31,7 @@ log = logging.getLogger("dfs.mount")
 class MountSettings(NamedTuple):
     """What `dfs.py MOUNT HOST` asks for. `cache_bytes`, `timeout_s`: see vfs.Options. `uid`, `gid`: to whom all files
     are shown to belong. `kernel_options`: of KERNEL_OPTIONS, the later one before the earlier. `source`: what mount(8)
-    shows as the device, if not the URL."""
+    shows as the device, if not the URL. `subdir`: the directory that is mounted; another than the root needs root."""
 
     url: str
     mountpoint: Path
@@ -40,6 +43,7 @@ class MountSettings(NamedTuple):
     timeout_s: float = 30.0
     kernel_options: tuple[str, ...] = ()
     source: str = ""
+    subdir: str = "/"
 
 
 def default_binding() -> str:
@@ -72,7 +76,12 @@ async def _run(settings: MountSettings, ready: Callable[[], None]) -> bool:
 
 
 async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callable[[], None]) -> None:
+    narrowing = settings.subdir != "/"
+    if narrowing and os.geteuid() != 0:
+        raise NotPermitted("only root mounts a directory of the tree alone", settings.subdir)
     if (settings.binding or default_binding()) == "fusepy":
+        if narrowing:
+            raise NotSupported("this binding mounts the whole tree only", settings.subdir)
         from dfslib.mount import fusepy_binding  # needs libfuse, which the default does not
 
         await fusepy_binding.serve(filesystem, settings.mountpoint, _fusepy_options(settings), ready)
@@ -81,6 +90,7 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
     binding = LinuxBinding(filesystem, settings.mountpoint, options, Owners(settings.uid, settings.gid))
     loop = asyncio.get_running_loop()
     stops: set[asyncio.Task[None]] = set()
+    narrowings: set[asyncio.Task[None]] = set()
 
     def stop() -> None:
         if not stops:
@@ -88,13 +98,30 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    failed: list[DfsError] = []
+
+    async def narrow_first() -> None:
+        """In a thread, since this one answers what it asks the mount."""
+        try:
+            await loop.run_in_executor(None, narrow, settings.mountpoint, settings.subdir)
+        except DfsError as error:
+            failed.append(error)
+            await binding.stop()
+        else:
+            ready()
+
+    def begin_narrowing() -> None:
+        narrowings.add(loop.create_task(narrow_first(), name="narrow"))
+
     try:
-        await binding.serve(ready)
+        await binding.serve(begin_narrowing if narrowing else ready)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*stops)
+            await asyncio.gather(*stops, *narrowings)
+    if failed:
+        raise failed[0]
 
 
 def _fusepy_options(settings: MountSettings) -> dict[str, object]:

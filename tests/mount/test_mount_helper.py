@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dfslib.client.namenode import HttpNameNode
 from tests.cluster.real_cluster import ROOT, Cluster
 from tests.mount.real_mount import attempt, run
 
@@ -81,13 +82,41 @@ def test_fstab(script: list[str], cluster: Cluster, tmp_path: Path) -> None:
     assert said == [source, "1"]
 
 
+def test_a_directory_of_the_tree_alone(script: list[str], cluster: Cluster, tmp_path: Path) -> None:
+    source = f"127.0.0.1:{cluster.namenode.port}"
+    with HttpNameNode(cluster.url) as tree:
+        tree.mkdir("/part/below", parents=True)
+        tree.symlink("/etc", "/part/link")
+    said = in_namespace(
+        script,
+        """
+        mount -t dfs $SOURCE/part mnt
+        findmnt -n -o SOURCE,FSROOT --mountpoint "$PWD/mnt"
+        echo here > mnt/below/f
+        ls mnt mnt/..  | grep -c below
+        grep -c " $PWD/mnt " /proc/self/mountinfo
+        umount mnt
+        ls mnt
+        status mount -t dfs $SOURCE/part/link mnt
+        """,
+        tmp_path,
+        source,
+    )
+    assert [" ".join(line.split()) for line in said[:3]] == [f"{source}/part[/part] /part", "1", "1"]
+    assert said[3].startswith("32 ")
+    assert "symbolic link" in said[3]
+    with HttpNameNode(cluster.url) as tree:
+        assert tree.cat("/part/below/f") == b"here\n"
+
+
 def test_failures_have_the_statuses_of_mount(script: list[str], cluster: Cluster, tmp_path: Path) -> None:
     said = in_namespace(
         script,
         """
         status mount -t dfs -o nosuch $SOURCE mnt
         status mount -t dfs 127.0.0.1:1 mnt
-        status mount -t dfs $SOURCE/sub mnt
+        status mount -t dfs $SOURCE/no/such mnt
+        ! mountpoint -q mnt
         status new/sbin/mount.dfs $SOURCE mnt -o remount,ro
         mount -t dfs $SOURCE mnt
         status new/sbin/mount.dfs $SOURCE mnt
@@ -95,8 +124,8 @@ def test_failures_have_the_statuses_of_mount(script: list[str], cluster: Cluster
         tmp_path,
         f"127.0.0.1:{cluster.namenode.port}",
     )
-    assert [line.partition(" ")[0] for line in said] == ["1", "32", "1", "32", "32"]
-    for line, word in zip(said, ("nosuch", "127.0.0.1", "no directory of it", "no mount", "already"), strict=True):
+    assert [line.partition(" ")[0] for line in said] == ["1", "32", "32", "32", "32"]
+    for line, word in zip(said, ("nosuch", "127.0.0.1", "no directory /no/such", "no mount", "already"), strict=True):
         assert word in line
 
 

@@ -10,13 +10,13 @@ import contextlib
 import ctypes
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
-from dfslib.errors import InvalidArgument, Unavailable
+from dfslib.errors import Unavailable
+from dfslib.mount.beneath import open_beneath
 from dfslib.mount.fuse_mounting import unmount
-from dfslib.mount.mounted import is_mounted, mount_id, mounted
+from dfslib.mount.mounted import is_mounted, mounted
 
 _MS_BIND: Final = 4096
 _PLACES_MAX: Final = 64
@@ -36,7 +36,7 @@ def bind(tree: Path, subdir: str, places: Path) -> Path:
             raise Unavailable("the tree is not mounted")
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
-                directory = open_beneath(root.descriptor, subdir)
+                directory = open_beneath(root.descriptor, subdir, make=True)
                 try:
                     return _place(directory, places)
                 finally:
@@ -96,40 +96,3 @@ def _same(wanted: os.stat_result, descriptor: int) -> bool:
     except OSError:  # of a mount that has died, or a directory that was removed
         return False
     return (wanted.st_dev, wanted.st_ino) == (there.st_dev, there.st_ino)
-
-
-def open_beneath(root: int, subdir: str) -> int:
-    """A descriptor (O_PATH) of a directory below `root`, made where it is missing, as are those above it.
-
-    Goes name by name, each in the directory that was opened before and none over a link, so that nothing that is
-    moved or replaced meanwhile leads elsewhere. `subdir` has no `..`. Raises InvalidArgument and OSError.
-    """
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    try:
-        for name in [part for part in subdir.split("/") if part]:
-            below = _enter(here, name, subdir)
-            os.close(here)
-            here = below
-            if mount_id(here) != mount_id(root):
-                raise InvalidArgument(f"{subdir}: something else is mounted at {name}")
-    except BaseException:
-        os.close(here)
-        raise
-    return here
-
-
-def _enter(directory: int, name: str, subdir: str) -> int:
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        try:
-            return os.open(name, flags, dir_fd=directory)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):  # another host was faster
-                os.mkdir(name, dir_fd=directory)  # in the directory that is open, not at a path
-            return os.open(name, flags, dir_fd=directory)
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-            raise
-        kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        what = "is a symbolic link: name the directory itself" if stat.S_ISLNK(kind) else "is no directory"
-        raise InvalidArgument(f"{subdir}: {name} {what}") from None

@@ -29,11 +29,14 @@ from dfslib.mount.mount_options import (
     ],
 )  # fmt: skip
 def test_sources(source: str, host: str, port: int) -> None:
-    assert mount_helper.parse_source(source) == (host, port)
+    assert mount_helper.parse_source(source) == (host, port, "/")
+    if "://" not in source:
+        assert mount_helper.parse_source(source + "/") == (host, port, "/")
+        assert mount_helper.parse_source(source + "/a//./b c/") == (host, port, "/a/b c")
 
 
 @pytest.mark.parametrize(
-    "source", ["", ":1", "[::1", "[::1]9", "name:", "name:0", "name:65536", "name:x", "name:1/sub", "[]:1", "name/sub"]
+    "source", ["", ":1", "[::1", "[::1]9", "name:", "name:0", "name:65536", "name:x", "name:1/a/../b", "[]:1", "/sub"]
 )
 def test_what_is_no_source(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert mount_helper.run([source, "/mnt", "-o", "rw"]) == 1
