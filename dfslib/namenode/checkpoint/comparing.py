@@ -7,29 +7,27 @@ for its copies, and their newest one for its header.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import time
 from typing import Final
 
 from dfslib.errors import DfsError, Unavailable
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint import format as files
+from dfslib.namenode.checkpoint.branches import described, described_commit
 from dfslib.namenode.checkpoint.cluster import Cluster
-from dfslib.namenode.checkpoint.format import Damaged, FileName, Header
+from dfslib.namenode.checkpoint.fetching import newest_header
+from dfslib.namenode.checkpoint.format import FileName, Header
 from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.quorum import Heard
 from dfslib.namenode.metadata.engine import MetadataEngine
 from dfslib.namenode.metadata.history import History, Place, place_of, place_of_history
 from dfslib.runtime.logs import event
-from dfslib.transfer.metadata_files import get_head, list_files
+from dfslib.transfer.metadata_files import list_files
 from dfslib.transfer.peer_session import PeerSession
 from dfslib.wire.positions import Position, parse_position
 
 log = logging.getLogger("dfs.checkpoint")
 
-_HEADER_BYTES: Final = 1 << 20
-"""More than any header has: it names the datanodes, some 36 bytes each, and 64 runs."""
 _ASK_S: Final = 120.0
 """A disk that has just been started reads a thousand files for a list."""
 _PATIENCE_S: Final = 5.0
@@ -59,7 +57,7 @@ class Comparing:
         if isinstance(newest, Header) and (position := newest.position) is not None and (told or position) <= position:
             assert newest.history is not None
             place = self._place_of_copy(newest.epoch, newest.history)
-            what = f"has {_described(newest.epoch, newest.history)}"
+            what = f"has {described(newest)}"
         elif told is not None:
             place = self.place(told)
             what = f"was brought commit {told.number} of epoch {told.epoch} by run {told.run.hex()}"
@@ -72,7 +70,7 @@ class Comparing:
         if place is Place.PAST:
             return _AGREES
         where = "behind the end of" if place is Place.LATER else "which is not in the past of"
-        here = _described(self._cluster.epoch, history)
+        here = described_commit(self._cluster.epoch, history.head)
         return Heard(place, f"datanode {joiner.node[:8]} at {joiner.url} {what}, {where} the metadata here, {here}")
 
     def place(self, position: Position) -> Place:
@@ -122,17 +120,7 @@ class Comparing:
                 return None
             newest = max(names, key=lambda name: (name.epoch, name.last, name.first))
             try:
-                head = await get_head(self._session, url, str(newest), _HEADER_BYTES)
+                return await newest_header(self._session, url, names) or newest
             except Unavailable as error:  # it reads and checks all of a file before it sends any of it
-                log.warning(event("copy cannot be looked at", name=newest, url=url, reason=error))
+                log.warning(event("copies cannot be looked at", url=url, reason=error))
                 return newest
-        try:
-            return files.read_header(io.BytesIO(head))
-        except Damaged:
-            return newest
-
-
-def _described(epoch: int, history: History) -> str:
-    head = history.head
-    when = time.strftime(" of %Y-%m-%dT%H:%M:%SZ", time.gmtime(head.time_ns / 1e9)) if head.time_ns else ""
-    return f"commit {head.number}{when} of epoch {epoch} by run {head.run.hex() or 'unknown'}"

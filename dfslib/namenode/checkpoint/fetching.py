@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from dfslib.errors import DfsError, Unavailable
+from dfslib.errors import DfsError, InputOutput, InvalidArgument, NotFound, Unavailable
 from dfslib.model import NodeId
 from dfslib.namenode.checkpoint import format as files
+from dfslib.namenode.checkpoint.branches import Branch, branches, described, is_past, joins, parted
 from dfslib.namenode.checkpoint.chains import Chain, best_chain
 from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, TooLate
 from dfslib.namenode.checkpoint.opening import Joiner
@@ -22,84 +23,129 @@ from dfslib.transfer.peer_session import PeerSession
 
 log = logging.getLogger("dfs.checkpoint")
 
+Copy = tuple[FileName, str]
+"""A file, and the URL of the datanode that has it."""
+_TRIES: Final = 3
+"""Copies of a datanode that are looked at, the newest ones, until one can be read."""
 
 
 class Fetched(NamedTuple):
-    """A chain of files, all of them read and found to be right. `epoch`: the latest of all files that were seen."""
+    """A chain of files, all of them read and found to be right, and to go on from one another; `copies` tells where
+    each is from. `epoch`: the latest of all files that were seen."""
 
     chain: Chain
     headers: list[Header]
     paths: list[Path]
     epoch: int
+    copies: list[Copy]
 
 
-async def survey(session: PeerSession, sources: Sequence[Joiner]) -> frozenset[NodeId]:
-    """The datanodes that the newest copy which these have names: those that may have a newer one. None are
-    named where there is no copy, or its beginning cannot be read."""
-    where = await _find(session, sources)
-    chain = best_chain(where)
-    if chain is None:
-        return frozenset()
-    name = chain.files[-1]
-    for url in where[name]:
+async def survey(session: PeerSession, sources: Sequence[Joiner]) -> list[Branch]:
+    """To what the copies that these have lead, none where there is no copy whose beginning can be read."""
+    return await _branches(session, sources, await _list(session, sources))
+
+
+async def newest_header(session: PeerSession, url: str, names: Iterable[FileName]) -> Header | None:
+    """Of the newest one of a datanode's copies whose beginning can be read. Raises Unavailable."""
+    newest = sorted(names, key=lambda name: (name.epoch, name.last, name.first), reverse=True)
+    for name in newest[:_TRIES]:
         try:
-            header = files.read_header(io.BytesIO(await get_head(session, url, str(name), files.HEADER_BYTES)))
-        except (DfsError, Damaged) as error:
+            return files.read_header(io.BytesIO(await get_head(session, url, str(name), files.HEADER_BYTES)))
+        except (NotFound, InputOutput, Damaged) as error:
             log.warning(event("copy cannot be read", name=name, url=url, reason=error))
-            continue
-        return frozenset(NodeId(node) for node in header.nodes)
-    return frozenset()
+    return None
 
 
-async def fetch(session: PeerSession, sources: Sequence[Joiner], folder: Path) -> Fetched:
-    """Download the chain that leads furthest, over the files of all sources.
+async def fetch(
+    session: PeerSession, sources: Sequence[Joiner], folder: Path, without: Collection[Copy] = ()
+) -> Fetched:
+    """Download the chain that leads furthest, over the files of all sources but those that turned out to be wrong.
 
-    Raises Unavailable where none is complete and right (what was wrong with which file is logged), or one is of a level
-    that this build does not know: an older one must not take its place. OSError where `folder` cannot take it.
+    Raises InvalidArgument where the sources' copies have parted; Unavailable where none is complete and right (what was
+    wrong with which file is logged), or one is of a level that this build does not know: an older one must not take its
+    place. OSError where `folder` cannot take it.
     """
-    where = await _find(session, sources)
+    listed = await _list(session, sources)
+    found = await _branches(session, sources, listed)
+    if len(found) > 1:
+        raise InvalidArgument(f"{parted(found)}: name one of these datanodes with 'from'")
+    tip = found[0].newest if found else None
+    where: dict[FileName, list[str]] = {}
+    for source in sources:
+        for name in listed[source]:
+            if (name, source.url) not in without:
+                where.setdefault(name, []).append(source.url)
     latest = max((name.epoch for name in where), default=0)
-    headers: dict[FileName, Header] = {}
-    while (chain := best_chain(where)) is not None:
-        missing = [name for name in chain.files if name not in headers]
-        for name in missing:
-            header = await _fetch_one(session, where, name, sources[0].cluster_id, folder / str(name))
-            if header is None:
-                del where[name]
-                break
-            headers[name] = header
+    had: dict[FileName, tuple[Header, str]] = {}
+    while (chain := best_chain(name for name, urls in where.items() if urls)) is not None:
+        for name in chain.files:
+            if name not in had:
+                header = await _fetch_one(session, where[name], name, sources[0].cluster_id, folder / str(name), tip)
+                if header is None:
+                    break
+                had[name] = header, where[name][0]
         else:
             names = chain.files
-            return Fetched(chain, [headers[name] for name in names], [folder / str(name) for name in names], latest)
+            headers = [had[name][0] for name in names]
+            if (wrong := _not_joined(headers)) is None:
+                paths = [folder / str(name) for name in names]
+                return Fetched(chain, headers, paths, latest, [(name, had[name][1]) for name in names])
+            name = names[wrong]
+            log.warning(event("copy does not go on from the one before", name=name, url=where[name].pop(0)))
+            del had[name]
     asked = ", ".join(sorted(source.url for source in sources))
     raise Unavailable(f"no complete copy of the metadata that can be used is on {asked}; the log says why")
 
 
-async def _find(session: PeerSession, sources: Iterable[Joiner]) -> dict[FileName, list[str]]:
-    where: dict[FileName, list[str]] = {}
+def _not_joined(headers: Sequence[Header]) -> int | None:
+    return next((at for at in range(1, len(headers)) if not joins(headers[at - 1], headers[at])), None)
+
+
+async def _list(session: PeerSession, sources: Iterable[Joiner]) -> dict[Joiner, list[FileName]]:
+    listed: dict[Joiner, list[FileName]] = {}
     for source in sources:
+        listed[source] = []
         try:
-            listed = await list_files(session, source.url)
+            found = await list_files(session, source.url)
         except DfsError as error:
             log.warning(event("datanode does not list its copies", url=source.url, reason=error))
             continue
-        for file in listed:
-            if (name := files.parse_name(file.name)) is not None:
-                where.setdefault(name, []).append(source.url)
-    return where
+        listed[source] = [name for file in found if (name := files.parse_name(file.name)) is not None]
+    return listed
+
+
+async def _branches(
+    session: PeerSession, sources: Sequence[Joiner], listed: Mapping[Joiner, Sequence[FileName]]
+) -> list[Branch]:
+    newest: dict[NodeId, Header] = {}
+    for source in sources:
+        try:
+            header = await newest_header(session, source.url, listed[source])
+        except Unavailable as error:
+            log.warning(event("copies cannot be looked at", url=source.url, reason=error))
+            continue
+        if header is not None:
+            newest[source.node] = header
+    return branches(newest)
 
 
 async def _fetch_one(
-    session: PeerSession, where: Mapping[FileName, Sequence[str]], name: FileName, cluster_id: str, path: Path
+    session: PeerSession, urls: list[str], name: FileName, cluster_id: str, path: Path, tip: Header | None
 ) -> Header | None:
-    for url in where[name]:
+    """From the first of `urls` whose file can be used, which then is the first one; None where none is left."""
+    while urls:
         try:
-            await get_file(session, url, str(name), path)
-            return await asyncio.to_thread(_check, path, name, cluster_id)
+            await get_file(session, urls[0], str(name), path)
+            header = await asyncio.to_thread(_check, path, name, cluster_id)
+            if tip is None or is_past(header, tip):
+                return header
+            reason: Exception | str = f"it leads to {described(header)}, and the newest copy does not go on from there"
         except TooLate as error:
-            raise Unavailable(too_late(f"{name} at {url}, the newest copy of the metadata,", error.level)) from error
+            text = too_late(f"{name} at {urls[0]}, the newest copy of the metadata,", error.level)
+            raise Unavailable(text) from error
         except (DfsError, Damaged) as error:
-            log.warning(event("copy cannot be used", name=name, url=url, reason=error, action="trying another"))
+            reason = error
+        log.warning(event("copy cannot be used", name=name, url=urls.pop(0), reason=reason, action="trying another"))
     return None
 
 

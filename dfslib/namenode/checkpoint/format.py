@@ -20,7 +20,7 @@ import msgspec
 from crc32c import crc32c
 
 from dfslib.namenode.metadata.history import History, Lineage, Run
-from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, decode_lineage, decode_runs
+from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, Digest, decode_lineage, decode_runs
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL, LevelNumber
 from dfslib.wire.positions import Position
 
@@ -176,13 +176,41 @@ def read_commits(file: BinaryIO) -> Iterator[list[Commit]]:
 
 
 def check(file: BinaryIO, name: FileName, cluster_id: str) -> Header:
-    """Read all of a file and raise Damaged, or TooLate, unless it is, to the last byte, what its name says."""
+    """Read all of a file and raise Damaged, or TooLate, unless it is, to the last byte, what its name and its header
+    say."""
     header = read_header(file)
     if name_of(header) != name or header.cluster_id != cluster_id:
         raise Damaged(f"it says that it is {name_of(header)} of cluster {header.cluster_id}")
-    for _ in read_records(file) if name.is_checkpoint else read_commits(file):
-        pass
+    if header.head is not None and header.head.number != name.last:
+        raise Damaged(f"it says that it leads to commit {header.head.number}")
+    if name.is_checkpoint:
+        _check_records(file, header)
+    else:
+        _check_commits(file, header)
     return header
+
+
+def _check_records(file: BinaryIO, header: Header) -> None:
+    digest = Digest()
+    for records in read_records(file):
+        for key, value in records:
+            digest.change(key, None, value)
+    if header.head is not None and digest.value != header.head.digest:
+        raise Damaged("its keys do not add up to what they did")
+
+
+def _check_commits(file: BinaryIO, header: Header) -> None:
+    numbers = iter(range(header.first, header.last + 1))
+    last: Commit | None = None
+    for commits in read_commits(file):
+        for commit in commits:
+            if commit[0] != next(numbers, None):
+                raise Damaged(f"commit {commit[0]} is out of order")
+            last = commit
+    if last is None or last[0] != header.last:
+        raise Damaged(f"it does not end with commit {header.last}")
+    if header.head is not None and lineage_in(last) != header.head:
+        raise Damaged(f"its commit {header.last} is another one than it says")
 
 
 def _payloads(file: BinaryIO) -> Iterator[bytes]:

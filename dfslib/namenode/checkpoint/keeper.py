@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -23,12 +22,13 @@ from typing import Final, Protocol
 from dfslib.errors import DfsError, InputOutput, InvalidArgument, Unavailable
 from dfslib.namenode.checkpoint.admission import Admission
 from dfslib.namenode.checkpoint.cluster import Cluster, State
-from dfslib.namenode.checkpoint.fetching import fetch, survey
+from dfslib.namenode.checkpoint.fetching import survey
 from dfslib.namenode.checkpoint.format import name_of
 from dfslib.namenode.checkpoint.hold import Hold
 from dfslib.namenode.checkpoint.opening import HOW_TO_BEGIN, Joiner, NewCluster, Opening, Restore, Survey, Wait
 from dfslib.namenode.checkpoint.quorum import Outdated, Undecided, Verdict
-from dfslib.namenode.checkpoint.restoring import apply, begin_epoch, clear, mark, set_aside, unfinished
+from dfslib.namenode.checkpoint.recovery import recover
+from dfslib.namenode.checkpoint.restoring import begin_epoch, clear, mark, set_aside, unfinished
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import records
@@ -357,22 +357,15 @@ class Keeper:
     async def _restore(self, plan: Restore) -> None:
         assert self._session is not None
         cluster, started = self.cluster, self._monotonic()
-        cluster.state, cluster.detail = State.RESTORING, "looking for the newest copy"
+        cluster.state = State.RESTORING
+        ours = [joiner for joiner in self._opening.members if joiner.cluster_id == plan.sources[0].cluster_id]
         folder = self._folder / "restore"
+
+        def progress(detail: str) -> None:
+            cluster.detail = detail
+
         try:
-            self._remove(folder)  # of a restore that was broken off
-            folder.mkdir()
-            fetched = await fetch(self._session, plan.sources, folder)
-
-            def progress(done: int) -> None:
-                cluster.detail = f"{done} keys written"
-
-            await mark(self._engine, plan.sources[0].cluster_id)
-            await clear(self._engine)
-            ours = [joiner for joiner in self._opening.members if joiner.cluster_id == plan.sources[0].cluster_id]
-            epoch = 1 + max(fetched.epoch, *(joiner.epoch for joiner in ours))
-            await apply(self._engine, fetched, epoch, max(joiner.level for joiner in ours), progress)
-            self._remove(folder)
+            fetched = await recover(self._engine, self._session, plan.sources, ours, folder, progress)
         except BaseException:
             cluster.state, cluster.detail = State.WAITING, "the restore was broken off"
             raise
@@ -382,11 +375,6 @@ class Keeper:
         log.warning(
             event("metadata restored", until=until, epoch=cluster.epoch, files=len(fetched.paths), seconds=seconds)
         )
-
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        if folder.exists():
-            shutil.rmtree(folder)
 
     def _open(self) -> None:
         record = self._engine.read(records.get_cluster)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from dfslib.model import NodeId
+from dfslib.namenode.checkpoint.branches import Branch, parted
 from dfslib.namenode.upgrade.level import too_late
 from dfslib.wire.features import NEWEST_LEVEL, OLDEST_LEVEL
 
@@ -47,7 +48,7 @@ class NewCluster(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Find out whom the newest copy that these have names, and tell it to `surveyed`."""
+    """Find out to what the copies that these have lead, and tell it to `surveyed`."""
 
     sources: Sequence[Joiner]
 
@@ -70,16 +71,16 @@ class Opening:
         self._joiners: dict[NodeId, Joiner] = {}
         self._last_new_s = 0.0
         self._surveyed: list[Joiner] = []
-        self._named: frozenset[NodeId] = frozenset()
+        self._branches: Sequence[Branch] = ()
 
     def joined(self, joiner: Joiner, now_s: float) -> None:
         if self._joiners.get(joiner.node) != joiner:
             self._joiners[joiner.node] = joiner
             self._last_new_s = now_s
 
-    def surveyed(self, sources: Sequence[Joiner], named: frozenset[NodeId]) -> None:
-        """`named`: whom the newest copy that `sources` have names; none where there is no copy."""
-        self._surveyed, self._named = list(sources), named
+    def surveyed(self, sources: Sequence[Joiner], found: Sequence[Branch]) -> None:
+        """`found`: to what the copies that `sources` have lead; nothing where there is no copy."""
+        self._surveyed, self._branches = list(sources), found
 
     @property
     def members(self) -> list[Joiner]:
@@ -118,14 +119,27 @@ class Opening:
             return Wait(too_late(f"cluster {clusters[0]}, whose datanodes have come,", level))
         if members != self._surveyed:
             return Survey(members)
-        away = self._named - {joiner.node for joiner in members}
-        if 2 * len(away) >= len(self._named) > 0:
+        branch = self._chosen()
+        if branch is None and self._branches:
+            return Wait(f"{parted(self._branches)}; choose one with `dfs restore --from URL`")
+        named = frozenset[NodeId]() if branch is None else branch.named
+        away = named - {joiner.node for joiner in members}
+        if 2 * len(away) >= len(named) > 0:
             return Wait(
-                f"the newest copy that has come names {len(self._named)} datanodes, and most of them have to come, as "
-                f"they may have a newer one; start {', '.join(sorted(node[:8] for node in away))}, or `dfs restore` "
-                "what is there"
+                f"the newest copy that has come names {len(named)} datanodes, and most of them have to come, as they "
+                f"may have a newer one; start {', '.join(sorted(node[:8] for node in away))}, or `dfs restore` what is "
+                "there"
             )
-        if (away or not self._named) and quiet_s < GATHER_S:
+        if (away or not named) and quiet_s < GATHER_S:
             others = f"{len(away)} that the newest copy names" if away else "others"
             return Wait(f"{len(members)} datanodes of cluster {clusters[0]} have come; {others} may be on their way")
+        if branch is not None:
+            members = [joiner for joiner in members if joiner.node in branch.holders]
         return Restore(members)
+
+    def _chosen(self) -> Branch | None:
+        """Where copies have parted, the branch that most of the datanodes have that it names, if there is one."""
+        if len(self._branches) == 1:
+            return self._branches[0]
+        found = [branch for branch in self._branches if 2 * len(branch.alone & branch.named) > len(branch.named)]
+        return found[0] if len(found) == 1 else None

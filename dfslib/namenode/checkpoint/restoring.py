@@ -18,11 +18,11 @@ from msgspec.structs import replace
 from dfslib.errors import InputOutput, Unavailable
 from dfslib.model import InodeId
 from dfslib.namenode.checkpoint import format as files
-from dfslib.namenode.checkpoint.fetching import Fetched
+from dfslib.namenode.checkpoint.fetching import Copy, Fetched
 from dfslib.namenode.checkpoint.format import Damaged, Header
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.metadata.engine import KEY_MAX, MetadataEngine, ReadTxn, Txn
-from dfslib.namenode.metadata.lineage import OWN_KEYS
+from dfslib.namenode.metadata.lineage import OWN_KEYS, Digest
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import RestoredRecord, RestoringRecord
 from dfslib.namenode.upgrade.level import too_late
@@ -72,33 +72,73 @@ def _clear_some(txn: Txn) -> int:
     return len(found)
 
 
+class NotAsWritten(Exception):
+    """After a file was applied, the store is not what it was where the file was made."""
+
+    def __init__(self, copy: Copy | None) -> None:
+        """`copy`: the first of which that is known."""
+        super().__init__(f"what {copy[0]} at {copy[1]} leads to" if copy else "what the copies lead to")
+        self.copy = copy
+
+
 async def apply(
-    engine: MetadataEngine, fetched: Fetched, epoch: int, level: int, progress: Callable[[int], None]
+    engine: MetadataEngine,
+    fetched: Fetched,
+    epoch: int,
+    level: int,
+    progress: Callable[[int], None],
+    *,
+    one_by_one: bool = False,
 ) -> None:
     """Fill an empty store that is marked, and take the mark away: then it is whole, of `epoch`, and of `level` or a
     later one that the copy tells. Datanodes that have met a level accept none that is earlier: where the upgrade's end
     is not in the copy, it is made good.
 
-    `progress` is told how many keys have been written. Raises InputOutput where a file has changed since it was
-    checked, or is no cluster's; Unavailable where it is of a later level than this build knows; what the store's disk
-    says.
+    `progress` is told how many keys have been written. Raises NotAsWritten where the keys do not add up to what they
+    did at the end of a file, looked at `one_by_one` or at the end of all; InputOutput where a file has changed since it
+    was checked, or is no cluster's; Unavailable where it is of a later level than this build knows; what the store's
+    disk says.
     """
     done = 0
     batch: list[tuple[bytes, bytes | None]] = []
+    empty = engine.history.head.digest
+    marks: list[bytes | None] = [None]
+    """The copied store's own mark is not taken over; where it had one, that counts in what its keys added up to."""
+
+    async def flush() -> None:
+        nonlocal done, batch
+        await engine.transact(partial(_write, batch))
+        done += len(batch)
+        progress(done)
+        marks.extend(value for key, value in batch if key == keys.RESTORING)
+        batch = []
+
     try:
-        for path in fetched.paths:
+        for header, path, copy in zip(fetched.headers, fetched.paths, fetched.copies, strict=True):
             with path.open("rb") as file:
                 for some in _changes(files.read_header(file), file):
                     batch += some
                     if len(batch) >= _BATCH:
-                        await engine.transact(partial(_write, batch))
-                        done += len(batch)
-                        progress(done)
-                        batch = []
+                        await flush()
+            if one_by_one:
+                await flush()
+                _require_as_written(engine.history.head.digest, empty, header, marks[-1], copy)
     except Damaged as error:
         raise InputOutput(f"a copy of the metadata that was right when it came is not any more: {error}") from error
-    await engine.transact(partial(_write, batch))
+    await flush()
+    _require_as_written(engine.history.head.digest, empty, fetched.headers[-1], marks[-1], None)
     await engine.transact(partial(_finish, epoch, level, fetched.headers[-1].time_ns))
+
+
+def _require_as_written(now: bytes, empty: bytes, header: Header, mark: bytes | None, copy: Copy | None) -> None:
+    """Raises NotAsWritten. A file of a release that keeps no lineage does not tell what its keys added up to."""
+    if header.head is None:
+        return
+    wanted = Digest(header.head.digest)
+    wanted.change(keys.RESTORING, mark, None)
+    wanted.add(empty)
+    if now != wanted.value:
+        raise NotAsWritten(copy)
 
 
 def _changes(header: Header, file: BinaryIO) -> Iterator[list[tuple[bytes, bytes | None]]]:

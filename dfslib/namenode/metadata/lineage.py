@@ -96,6 +96,10 @@ class Digest:
         if new is not None:
             self._total += _number_of(_hash(key, new))
 
+    def add(self, other: bytes) -> None:
+        """What other keys add up to."""
+        self._total += _number_of(other)
+
     @property
     def value(self) -> bytes:
         return _digest_of(self._total)

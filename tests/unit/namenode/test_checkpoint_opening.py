@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import pytest
 
 from dfslib.model import NodeId
+from dfslib.namenode.checkpoint.branches import Branch
+from dfslib.namenode.checkpoint.format import Header
 from dfslib.namenode.checkpoint.opening import (
     GATHER_S,
     NEW_S,
@@ -26,12 +30,20 @@ def joiner(name: str, cluster: str = "", epoch: int = 0) -> Joiner:
 A, B, C, NEW = joiner("a", "c1"), joiner("b", "c1"), joiner("c", "c1"), joiner("new")
 
 
+def branch(holders: Collection[NodeId], *named: Joiner, last: int = 7) -> Branch:
+    header = Header("checkpoint", "c1", 0, 0, last, 0, nodes=tuple(one.node for one in named))
+    return Branch(header, frozenset(holders), frozenset(holders))
+
+
 class Driven:
     """An opening whose surveys find `named` on whoever is asked."""
 
-    def __init__(self, *named: Joiner, new_cluster: bool = False, only: str | None = None) -> None:
+    def __init__(
+        self, *named: Joiner, new_cluster: bool = False, only: str | None = None, found: Sequence[Branch] | None = None
+    ) -> None:
         self.opening = Opening(new_cluster=new_cluster, only=only)
-        self.named = frozenset(one.node for one in named)
+        everybody = frozenset(one.node for one in (A, B, C, NEW))
+        self.found = found if found is not None else [branch(everybody, *named)] if named else []
 
     def join(self, now_s: float, *joiners: Joiner) -> None:
         for one in joiners:
@@ -40,7 +52,7 @@ class Driven:
     def decide(self, now_s: float) -> Decision:
         decision = self.opening.decide(now_s)
         if isinstance(decision, Survey):
-            self.opening.surveyed(decision.sources, self.named)
+            self.opening.surveyed(decision.sources, self.found)
             decision = self.opening.decide(now_s)
             assert not isinstance(decision, Survey)
         return decision
@@ -102,6 +114,22 @@ def test_half_of_them_are_not_most() -> None:
     assert driven.decide(1000.0) == Restore([A, B])
 
 
+def test_of_copies_that_have_parted_the_one_that_most_have_is_restored() -> None:
+    found = [branch({A.node, B.node}, A, B, C, last=5), branch({C.node}, A, B, C, last=9)]
+    driven = Driven(found=found)
+    driven.join(0.0, A, B, C)
+    assert driven.decide(1000.0) == Restore([A, B])
+
+
+def test_where_none_has_most_a_person_chooses() -> None:
+    driven = Driven(found=[branch({A.node}, A, B, last=5), branch({B.node}, A, B, last=9)])
+    driven.join(0.0, A, B)
+    wait = driven.decide(1000.0)
+    assert isinstance(wait, Wait)
+    for words in ("commit 5 of epoch 0 on a", "commit 9 of epoch 0 on b", "dfs restore --from URL"):
+        assert words in wait.detail
+
+
 def test_what_is_waited_for_without_any_datanode_is_said() -> None:
     wait = Driven().decide(0.0)
     assert isinstance(wait, Wait)
@@ -121,7 +149,7 @@ def test_who_comes_after_the_survey_is_asked_too() -> None:
     opening.joined(A, 0.0)
     assert opening.decide(0.0) == Survey([A])
     opening.joined(B, 0.1)
-    opening.surveyed([A], frozenset({A.node}))
+    opening.surveyed([A], [branch({A.node}, A)])
     assert opening.decide(0.2) == Survey([A, B])
 
 

@@ -13,12 +13,21 @@ import pytest
 
 from dfslib.errors import Unavailable
 from dfslib.model import ROOT, FileType, NodeId
-from dfslib.namenode.checkpoint import keeper as keeper_module
+from dfslib.namenode.checkpoint import recovery as recovery_module
 from dfslib.namenode.checkpoint import restoring
 from dfslib.namenode.checkpoint.chains import Chain
 from dfslib.namenode.checkpoint.cluster import State
 from dfslib.namenode.checkpoint.fetching import Fetched
-from dfslib.namenode.checkpoint.format import Commit, Encoder, Header, commit_of, name_of, read_header, read_records
+from dfslib.namenode.checkpoint.format import (
+    Commit,
+    Encoder,
+    Header,
+    commit_of,
+    lineage_in,
+    name_of,
+    read_header,
+    read_records,
+)
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.restoring import apply, clear, mark, unfinished
@@ -107,15 +116,22 @@ def make_copy(folder: Path) -> tuple[Fetched, dict[bytes, bytes]]:
     asyncio.run(fill(engine, range(FILES // 2, FILES)))
     asyncio.run(engine.transact(lambda txn: txn.delete(keys.node(NodeId("none")))))
     found = engine.read(everything)
+    history = engine.history
     engine.close()
+    before = lineage_in(commits[FILES // 4 - 1])
+    assert before is not None
     commits = commits[FILES // 4 :]
-    journal = Header("journal", CLUSTER, 3, commits[0][0], commits[-1][0], 456)
+    journal = Header(
+        "journal", CLUSTER, 3, commits[0][0], commits[-1][0], 456, head=history.head, runs=history.runs,
+        before=before.chain,
+    )  # fmt: skip
     encoder = Encoder()
     paths = [folder / str(name_of(checkpoint)), folder / str(name_of(journal))]
     (folder / "new").rename(paths[0])
     paths[1].write_bytes(encoder.header(journal) + encoder.records(commits) + encoder.end())
     chain = Chain(name_of(checkpoint), (name_of(journal),))
-    return Fetched(chain, [checkpoint, journal], paths, 3), found
+    copies = [(name, "http://n") for name in chain.files]
+    return Fetched(chain, [checkpoint, journal], paths, 3, copies), found
 
 
 def keeper_of(engine: MetadataEngine, folder: Path, *, new_cluster: bool = False) -> Keeper:
@@ -249,7 +265,7 @@ def test_what_an_operator_has_restored_is_not_restored_once_more(
             await asyncio.sleep(0)
         assert keeper.cluster.state is State.OPEN
 
-    monkeypatch.setattr(keeper_module, "fetch", fetch)
+    monkeypatch.setattr(recovery_module, "fetch", fetch)
     asyncio.run(run())
     engine.close()
     assert attempts == [0]
