@@ -28,7 +28,7 @@ from dfslib.errors import (
     NotSupported,
     Unavailable,
 )
-from dfslib.mount.mount_options import MS_REMOUNT, flags_of
+from dfslib.mount.mount_options import MS_REMOUNT, flags_of, for_fusermount
 from dfslib.mount.mounted import FSTYPE, Life, Mounted, mounted
 from dfslib.runtime.logs import event
 
@@ -224,7 +224,7 @@ def _open_device() -> int:
 
 def _mount_with_helper(mountpoint: Path, options: MountOptions) -> int:
     """`fusermount3` is setuid, checks what the user may, and hands the descriptor over a socket."""
-    words = [*_data(options), f"fsname={options.source}", "subtype=dfs", *options.kernel_options]
+    words = [*_data(options), f"fsname={options.source}", "subtype=dfs", *for_fusermount(options.kernel_options)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         command = [_helper(), "-o", ",".join(word.replace(",", "\\,") for word in words), "--", str(mountpoint)]

@@ -43,6 +43,8 @@ KERNEL_OPTIONS: Final = {
 }
 """What each sets, and what it clears."""
 
+_DEFAULTS: Final = frozenset({"atime", "diratime", "relatime", "norelatime", "nostrictatime"})
+
 IGNORED: Final = frozenset(
     {
         "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "nonempty",
@@ -55,6 +57,11 @@ IGNORED: Final = frozenset(
 def is_ignored(option: str) -> bool:
     """Also `x-systemd.…` and other comments (mount(8): X-*, x-*, comment=)."""
     return option in IGNORED or option.startswith(("x-", "X-", "comment="))
+
+
+def for_fusermount(options: Iterable[str]) -> list[str]:
+    """Those that fusermount3 and libfuse take. The others say what the kernel does anyhow."""
+    return [option for option in options if option not in _DEFAULTS]
 
 
 def flags_of(options: Iterable[str], flags: int = DEFAULT) -> int:

@@ -20,6 +20,7 @@ from dfslib.mount.filesystem import FileSystem
 from dfslib.mount.fuse_mounting import MountOptions
 from dfslib.mount.fuse_requests import Owners
 from dfslib.mount.linux_binding import LinuxBinding
+from dfslib.mount.mount_options import for_fusermount
 from dfslib.mount.open_files import Clock
 from dfslib.mount.vfs import VFS, Options
 from dfslib.runtime.logs import event
@@ -126,7 +127,7 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
 def _fusepy_options(settings: MountSettings) -> dict[str, object]:
     options: dict[str, object] = {"fsname": settings.source or settings.url}
-    options |= dict.fromkeys(settings.kernel_options, True)
+    options |= dict.fromkeys(for_fusermount(settings.kernel_options), True)
     if settings.allow_other:
         options["allow_other"] = True
     if settings.uid is not None:

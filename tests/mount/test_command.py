@@ -115,8 +115,11 @@ def test_somebody_who_is_not_root_mounts(
     reachable = attempt([*as_user, sys.executable, "-c", ""])
     if reachable.returncode:
         pytest.skip(f"another user cannot start {sys.executable}")
-    done = attempt([*as_user, *DFS, str(place), *address(cluster)], tmp_path, HOME=str(tmp_path))
+    options = ["-o", "relatime,noexec,noatime,nosuid,nodev,sync,user"]
+    done = attempt([*as_user, *DFS, *options, str(place), *address(cluster)], tmp_path, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
+    flags = run(["findmnt", "-n", "-o", "VFS-OPTIONS", "--mountpoint", str(place)]).strip().split(",")
+    assert {"noexec", "noatime", "nosuid", "nodev"} <= set(flags)
     run([*as_user, "bash", "-c", f"echo mine > {place}/mine || true; ls {place}"])
     run([*as_user, *DFS, "umount", str(place)])
     assert not is_mounted(place)
