@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from dfslib.errors import FileTooLarge, InvalidArgument, NoSuchOffset, NotSupported
-from dfslib.model import FILE_SIZE_MAX
+from dfslib.model import FILE_SIZE_MAX, InodeId
 from dfslib.mount.capabilities import Capability, has_capability
 from dfslib.mount.file import File
 from dfslib.mount.filesystem import Caller, Handle
@@ -45,24 +46,24 @@ class Allocation:
         if mode == _KEEP_SIZE:
             return
         if mode & (_PUNCH_HOLE | _ZERO_RANGE):
-            await self._change(wire.Punch(file.ino, offset, offset + length))
+            await self._change(file.ino, lambda held: wire.Punch(file.ino, offset, offset + length, held))
         if not mode & _KEEP_SIZE:
             await self._files.refresh(file)
             if file.attr.size < offset + length:
-                await self._change(wire.SetAttr(file.ino, size=offset + length))
+                size = offset + length
+                await self._change(file.ino, lambda held: wire.SetAttr(file.ino, size=size, generation=held))
 
     async def _kill_privileges(self, caller: Caller, file: File) -> None:
         """The kernel leaves it to a file system, and does not say whether the caller may keep them."""
         await self._files.refresh(file)
         if file.attr.unprivileged_mode == file.attr.mode or has_capability(caller, Capability.FSETID):
             return
-        await self._change(wire.SetAttr(file.ino, kill_privileges=True))
+        await self._change(file.ino, lambda held: wire.SetAttr(file.ino, kill_privileges=True, generation=held))
         self._kernel.drop_attributes(file.ino)
 
-    async def _change(self, operation: wire.Operation) -> None:
+    async def _change(self, ino: InodeId, make: Callable[[int], wire.Operation]) -> None:
         mark = self._invalidations.now()
-        answer = await self._session.call(operation)
-        assert isinstance(answer, wire.Attributes)
+        answer = await self._files.change(ino, make)
         self._files.changed_here(answer.attr, mark)
 
     async def seek(self, number: Handle, offset: int, whence: int) -> int:
@@ -122,5 +123,7 @@ class Allocation:
         if target_offset + length > FILE_SIZE_MAX:
             raise FileTooLarge
         await self._kill_privileges(caller, goal)
-        await self._change(wire.CopyRange(origin.ino, source_offset, ino, target_offset, length))
+        await self._change(
+            ino, lambda held: wire.CopyRange(origin.ino, source_offset, ino, target_offset, length, held)
+        )
         return length

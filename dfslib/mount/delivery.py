@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from dfslib.errors import BlockGone, ChecksumMismatch, DfsError, InputOutput, SessionLost
+from dfslib.errors import BlockGone, ChecksumMismatch, DfsError, InputOutput, LockLost, SessionLost
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, NodeId, parse_block
 from dfslib.mount.batch import Batch
 from dfslib.mount.datanodes import Datanodes
@@ -48,11 +48,25 @@ class _OutcomeUnknown(Exception):
     """An append of which nobody can tell whether it was done: done again, it might be there twice."""
 
 
+class Generations(Protocol):
+    """Of the locks that programs of this mount have."""
+
+    def generation(self, ino: InodeId) -> int:
+        """Under which the mount writes to a file now."""
+        ...
+
+    def refused(self, ino: InodeId, generation: int) -> bool:
+        """The namenode says that this one is lost. False: it was given up since, and what was refused may be said again
+        in the one of now."""
+        ...
+
+
 class Delivery:
     """Of one file's batches."""
 
-    def __init__(self, ino: InodeId, session: Session, datanodes: Datanodes) -> None:
+    def __init__(self, ino: InodeId, locks: Generations, session: Session, datanodes: Datanodes) -> None:
         self._ino = ino
+        self._locks = locks
         self._session = session
         self._datanodes = datanodes
         self._uploads = asyncio.Semaphore(_UPLOADS)
@@ -158,19 +172,39 @@ class Delivery:
     async def _commit(self, batch: Batch, stored: Stored | None) -> wire.Attributes:
         """Make the bytes part of the file. It waits for a namenode that is away, so that it is known at the end
         whether it was done; only a session that is lost meanwhile leaves that open."""
-        ino, append = self._ino, batch.append
-        operation: wire.Operation
+        while True:
+            generation = self._locks.generation(self._ino)
+            try:
+                answer = await self._session.call(self._operation(batch, stored, generation), patient=True)
+            except LockLost:
+                if self._locks.refused(self._ino, generation):
+                    raise
+                continue
+            except SessionLost:
+                if batch.append:
+                    raise _OutcomeUnknown from None
+                raise
+            assert isinstance(answer, wire.Attributes)
+            return answer
+
+    def _operation(self, batch: Batch, stored: Stored | None, generation: int) -> wire.Write | wire.Commit:
         if stored is None:
-            operation = wire.Write(
-                ino, batch.inline_pieces(), append, batch.sync, batch.mtime_ns, batch.kill_privileges
+            return wire.Write(
+                self._ino,
+                batch.inline_pieces(),
+                batch.append,
+                batch.sync,
+                batch.mtime_ns,
+                batch.kill_privileges,
+                generation,
             )
-        else:
-            operation = wire.Commit(ino, stored.extents, [stored.ref], append, batch.mtime_ns, batch.kill_privileges)
-        try:
-            answer = await self._session.call(operation, patient=True)
-        except SessionLost:
-            if append:
-                raise _OutcomeUnknown from None
-            raise
-        assert isinstance(answer, wire.Attributes)
-        return answer
+        return wire.Commit(
+            self._ino,
+            stored.extents,
+            [stored.ref],
+            batch.append,
+            batch.mtime_ns,
+            batch.kill_privileges,
+            None,
+            generation,
+        )

@@ -9,22 +9,29 @@ from dfslib.mount.layout import Layouts
 
 class OpenFile:
     """What one open(2) made. `may_map`: it can be mapped into memory and written there. `error`: what became of writes
-    that had been taken, told once. `wrote`: whether some of them came through this."""
+    that had been taken, told once. `wrote`: whether some of them came through this. `fenced`: why nothing goes through
+    it any more, told each time."""
 
     def __init__(self, file: File, *, may_map: bool = False) -> None:
         self.file = file
         self.may_map = may_map
         self.error: DfsError | None = None
+        self.fenced: DfsError | None = None
         self.wrote = False
         self.read_from = False
         self.next_offset = 0
         self.window = 0
         """Bytes to read ahead; grows while it is read in order."""
 
+    def check(self) -> None:
+        """Raise why nothing goes through it any more, where that is so."""
+        if self.fenced is not None:
+            self.raise_error()
+
     def raise_error(self, waited_for: DfsError | None = None) -> None:
         """Raise what is to be told, and has been told then; else what was lost while the caller waited for it, which
         another call through this handle may have been told."""
-        error, self.error = self.error or waited_for, None
+        error, self.error = self.fenced or self.error or waited_for, None
         if error is not None:
             raise error.again()
 
@@ -45,6 +52,7 @@ class File:
         self.losses = 0
         """How often something that had been taken was lost."""
         self.last_loss: DfsError | None = None
+        self.was_fenced = False
 
     def learn(self, attr: Attr, *, fresh: bool) -> None:
         """`fresh` False: others have changed it while the answer was on its way."""
@@ -75,6 +83,13 @@ class File:
         self.layouts.forget()
         for handle in self.handles:
             handle.error = error
+
+    def fence(self, error: DfsError) -> None:
+        """Nothing goes through those who have it open now any more."""
+        self.fail(error)
+        self.was_fenced = True
+        for handle in self.handles:
+            handle.fenced = error
 
     @property
     def untold(self) -> DfsError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from dfslib.model import InodeId
@@ -18,9 +17,12 @@ class Holder(NamedTuple):
 class HeldLocks:
     def __init__(self) -> None:
         self._locks: dict[Holder, list[Lock]] = {}
+        self._holders: dict[InodeId, set[Holder]] = {}
+        self._generations: dict[InodeId, int] = {}
 
-    def set(self, holder: Holder, lock: Lock) -> None:
-        """This lock was granted, or, with UNLOCK, given up."""
+    def set(self, holder: Holder, lock: Lock, generation: int = 0) -> None:
+        """This lock was granted, or, with UNLOCK, given up. `generation`: of the mount's locks on the inode, as the
+        namenode told with the grant; 0 of one that tells none."""
         kept: list[Lock] = []
         for old in self._locks.get(holder, []):
             if old.end < lock.start or lock.end < old.start:
@@ -32,18 +34,35 @@ class HeldLocks:
                 kept.append(old._replace(start=lock.end + 1))
         if lock.kind is not LockKind.UNLOCK:
             kept.append(lock)
-        if kept:
-            self._locks[holder] = sorted(kept, key=lambda one: one.start)
-        else:
-            self._locks.pop(holder, None)
+        if not kept:
+            self.drop(holder)
+            return
+        self._locks[holder] = sorted(kept, key=lambda one: one.start)
+        self._holders.setdefault(holder.ino, set()).add(holder)
+        self.granted(holder.ino, generation)
+
+    def granted(self, ino: InodeId, generation: int) -> None:
+        """Answers may come in another order than grants: the last generation counts."""
+        if ino in self._holders:
+            self._generations[ino] = max(self._generations.get(ino, 0), generation)
 
     def holds(self, holder: Holder) -> bool:
         return holder in self._locks
 
     def drop(self, holder: Holder) -> None:
         self._locks.pop(holder, None)
+        holders = self._holders.get(holder.ino, set())
+        holders.discard(holder)
+        if not holders:
+            self._holders.pop(holder.ino, None)
+            self._generations.pop(holder.ino, None)
 
-    def all(self) -> Iterator[tuple[Holder, Lock]]:
-        for holder, locks in list(self._locks.items()):
-            for lock in locks:
-                yield holder, lock
+    def generation(self, ino: InodeId) -> int:
+        """0 where nothing is held, or the namenode tells none."""
+        return self._generations.get(ino, 0)
+
+    def inodes(self) -> list[InodeId]:
+        return list(self._holders)
+
+    def of(self, ino: InodeId) -> list[tuple[Holder, Lock]]:
+        return [(holder, lock) for holder in self._holders.get(ino, ()) for lock in self._locks[holder]]

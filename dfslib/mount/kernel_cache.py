@@ -113,11 +113,14 @@ class KernelCache:
         if self._telling.get(ino) is task:
             del self._telling[ino]
 
-    async def has_been_told(self, ino: InodeId) -> None:
+    async def has_been_told(self, ino: InodeId) -> bool:
         """Return when the kernel has dropped what it was told to drop of the inode: what it asks of it after this is
-        fresh. Not to be waited for while the kernel holds a directory, of which it may have to drop a name first."""
-        if (task := self._telling.get(ino)) is not None:
-            await asyncio.wait([task], timeout=_TELLING_S)
+        fresh. False where that takes too long. Not to be waited for while the kernel holds a directory, of which it may
+        have to drop a name first."""
+        if (task := self._telling.get(ino)) is None:
+            return True
+        done, _ = await asyncio.wait([task], timeout=_TELLING_S)
+        return bool(done)
 
     # Pages.
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.errors import BadHandle, DfsError, InputOutput, InvalidArgument, Stale, Unavailable
+from dfslib.errors import BadHandle, DfsError, InvalidArgument, LockLost, NotFound, Stale, Unavailable
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import KERNEL_PID, Buffer, Caller, Handle, ReadDone
@@ -102,8 +102,10 @@ class OpenFiles:
         try:
             await self.written(file.ino)  # or lost, and no loss
             mark = self._invalidations.now()
-            answer = await self._session.call(wire.SetAttr(file.ino, size=0, kill_privileges=kill_privileges))
-            assert isinstance(answer, wire.Attributes)
+            answer = await self.change(
+                file.ino,
+                lambda held: wire.SetAttr(file.ino, size=0, kill_privileges=kill_privileges, generation=held),
+            )
             self.changed_here(answer.attr, mark)
             if kill_privileges:
                 self._kernel.drop_attributes(file.ino)
@@ -122,6 +124,11 @@ class OpenFiles:
             self._tasks.spawn(self._close_unused(asking), "close unused")
             raise
         assert isinstance(answer, wire.Attributes)
+        try:
+            await self._until_clean(answer.attr.ino)
+        except BaseException:
+            self._tasks.spawn(self._close(answer.attr.ino), "close unused")
+            raise
         return answer, mark
 
     async def _close_unused(self, asking: asyncio.Future[wire.Result]) -> None:
@@ -163,6 +170,12 @@ class OpenFiles:
         handle = self._handles.get(number)
         if handle is None:
             raise BadHandle(f"no open file has the handle {number}")
+        return handle
+
+    def usable(self, number: Handle) -> OpenFile:
+        """Raises LockLost where nothing goes through it any more."""
+        handle = self.get(number)
+        handle.check()
         return handle
 
     def release(self, number: Handle) -> None:
@@ -308,7 +321,7 @@ class OpenFiles:
     # ------------------------------------------------------------------------------------------------- bytes
 
     async def read(self, number: Handle, offset: int, size: int) -> list[Buffer]:
-        handle = self.get(number)
+        handle = self.usable(number)
         await self.refresh(handle.file)
         self._note_access(handle)
         writer = self._writers.get(handle.file.ino)
@@ -319,7 +332,7 @@ class OpenFiles:
     def begin_read(self, number: Handle, offset: int, size: int, done: ReadDone) -> bool:
         """As `FileSystem.begin_read`."""
         handle = self._handles.get(number)
-        if handle is None or not handle.file.fresh:
+        if handle is None or handle.fenced is not None or not handle.file.fresh:
             return False
         writer = self._writers.get(handle.file.ino)
         if (writer is not None and not writer.idle) or not self._reader.begin(handle, offset, size, done):
@@ -332,9 +345,9 @@ class OpenFiles:
     ) -> int:
         handle = self.get(number)
         by_kernel = caller.pid == KERNEL_PID
-        if handle.error is not None:
+        if (error := handle.fenced or handle.error) is not None:
             if by_kernel:  # it notes that for whoever mapped the page; the handle's own program is to hear it, too
-                raise handle.error.again()
+                raise error.again()
             handle.raise_error()
         if offset < 0:
             raise InvalidArgument("an offset is not negative")
@@ -360,13 +373,14 @@ class OpenFiles:
 
     async def flush(self, number: Handle) -> None:
         """A descriptor is closed."""
-        handle = self.get(number)
+        handle = self.usable(number)
         lost = await self.written(handle.file.ino)
+        handle.check()
         if handle.wrote:
             handle.raise_error(lost)
 
     async def fsync(self, number: Handle) -> None:
-        handle = self.get(number)
+        handle = self.usable(number)
         handle.raise_error(await self._writer(handle.file).flush(sync=True))
 
     async def written(self, ino: InodeId) -> DfsError | None:
@@ -374,6 +388,18 @@ class OpenFiles:
         outage."""
         writer = self._writers.get(ino)
         return None if writer is None else await writer.flush()
+
+    async def before_renaming(self, parent: InodeId, name: bytes) -> None:
+        """A file has all that was written of it before it takes another name: what is replaced by that is gone. Raises
+        Unavailable in an outage, and what some of it was lost by."""
+        if self.settled:
+            return
+        try:
+            found = await self._session.call(wire.Lookup(parent, name))
+        except NotFound:
+            return  # as the renaming says, too
+        assert isinstance(found, wire.Attributes)
+        await self.before_changing(found.attr.ino, None)
 
     @property
     def settled(self) -> bool:
@@ -383,11 +409,47 @@ class OpenFiles:
     async def before_changing(self, ino: InodeId, number: Handle | None) -> None:
         """What was written of it is committed. Raises Unavailable in an outage, and what it was lost by, as long as who
         wrote it has not been told: what comes behind what is lost would make something of it that nobody wrote."""
+        if number is not None:
+            self.usable(number)
         lost = await self.written(ino)
         if number is not None:
             self.get(number).raise_error(lost)
         elif (file := self._files.get(ino)) is not None and (lost := lost or file.untold) is not None:
             raise lost.again()
+
+    async def change(self, ino: InodeId, make: Callable[[int], wire.Operation]) -> wire.Attributes:
+        """Ask for another change of the content, under the generation of locks that `make` is given. Raises LockLost,
+        and what else the namenode does."""
+        assert self._outlets is not None
+        while True:
+            generation = self._outlets.locks.generation(ino)
+            try:
+                answer = await self._session.call(make(generation))
+            except LockLost:
+                if self._outlets.locks.refused(ino, generation):
+                    raise
+                continue
+            assert isinstance(answer, wire.Attributes)
+            return answer
+
+    def fence(self, ino: InodeId) -> None:
+        """A lock under which programs used it is lost. What they wrote and is not committed goes, and nothing more goes
+        through what they have open: whoever has the lock now must not find their bytes among his. Who opens the file
+        from here on is not concerned."""
+        error = LockLost("a lock on this file was lost: it has to be opened again")
+        if (writer := self._writers.get(ino)) is not None:
+            writer.lose(error)
+        if (file := self._files.get(ino)) is None:
+            return
+        log.error(event("open file fenced", inode=ino, handles=len(file.handles)))
+        file.fence(error)
+        self._kernel.drop_inode(ino)  # pages that programs have changed in memory are given back, and refused
+
+    async def _until_clean(self, ino: InodeId) -> None:
+        """Else the kernel could give pages of those who lost a lock to who opens the file now. Raises Unavailable."""
+        file = self._files.get(ino)
+        if file is not None and file.was_fenced and not await self._kernel.has_been_told(ino):
+            raise Unavailable("the kernel still has pages of those who lost a lock on this file")
 
     # --------------------------------------------------------------------------------------------- all files
 
@@ -419,7 +481,3 @@ class OpenFiles:
                     log.error(event("open file lost", inode=file.ino, reason=error))  # noqa: TRY400
                     file.fail(Stale("the file went while the namenode was away"))
                     break
-
-    def lock_lost(self, ino: InodeId) -> None:
-        if (file := self._files.get(ino)) is not None:
-            file.fail(InputOutput("a lock on this file was lost while the namenode was away"))

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from dfslib.errors import (
     BadHandle,
     InvalidArgument,
+    LockLost,
     NameTooLong,
     NotFound,
     Stale,
@@ -107,6 +108,7 @@ class VFS:
         self._cache = BlockCache(options.cache_bytes, self._datanodes.begin)
         reader = Reader(self._session, self._invalidations, self._cache, half)
         self._files = OpenFiles(self._session, reader, self._invalidations, self._kernel, self._tasks, clock)
+        self._locks = Locks(self._session, self._files, self._tasks, options.timeout_s)
         self._files.use(
             Outlets(
                 self._session,
@@ -116,10 +118,10 @@ class VFS:
                 clock.monotonic_s,
                 self._files.committed,
                 self._files.content_is_off,
+                self._locks,
             )
         )
         self._allocation = Allocation(self._session, self._files, self._invalidations, self._kernel)
-        self._locks = Locks(self._session, self._tasks)
         self._retries = Retries(clock.monotonic_s, self._files.release)
         self._xattrs = Xattrs(self._session)
         self._directories: dict[Handle, OpenDirectory] = {}
@@ -188,8 +190,7 @@ class VFS:
 
     async def recover(self, call: Call, *, lost: bool) -> None:
         await self._files.recover(call)
-        for ino in await self._locks.reclaim(call):
-            self._files.lock_lost(ino)
+        await self._locks.reclaim(call, lost=lost)
         await call(wire.Forget([]))  # the first request of another kind says that this was all
 
     # -------------------------------------------------------------------------------------- names, attributes
@@ -293,6 +294,8 @@ class VFS:
             self._kernel.drop_inode(ino)
             await self._kernel.has_been_told(ino)
         if update.size == 0:
+            if handle is not None:
+                self._files.usable(handle)
             await self._files.written(ino)  # nothing is too little of what was written to be cut to nothing
         elif update.size is not None or atime_ns is not None or mtime_ns is not None:
             await self._files.before_changing(ino, handle)  # a commit behind it would set the time again
@@ -306,13 +309,16 @@ class VFS:
         operation = wire.SetAttr(
             ino, update.mode, update.uid, update.gid, update.size, atime_ns, mtime_ns, update.kill_privileges
         )
+
+        def under(generation: int) -> wire.SetAttr:
+            return operation if update.size is None else replace(operation, generation=generation)
+
         try:
-            answer = await self._session.call(operation)
+            answer = await self._files.change(ino, under)
         except NotFound:
             if handle is None and self._is_stale(caller, ino):
                 raise Stale from None
             raise
-        assert isinstance(answer, wire.Attributes)
         if update.size is not None:
             self._files.changed_here(answer.attr, mark)
         else:
@@ -374,9 +380,9 @@ class VFS:
         if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE) or flags == _RENAME_NOREPLACE | _RENAME_EXCHANGE:
             raise InvalidArgument("only one of RENAME_NOREPLACE and RENAME_EXCHANGE")
         _check_name(new_name)
-        await self._before_renaming(parent, name)
+        await self._files.before_renaming(parent, name)
         if flags & _RENAME_EXCHANGE:
-            await self._before_renaming(new_parent, new_name)
+            await self._files.before_renaming(new_parent, new_name)
         await self._change_names(
             wire.Rename(
                 parent, name, new_parent, new_name, bool(flags & _RENAME_NOREPLACE), bool(flags & _RENAME_EXCHANGE)
@@ -385,18 +391,6 @@ class VFS:
             new_parent,
         )
         self._names.move((parent, name), (new_parent, new_name), exchange=bool(flags & _RENAME_EXCHANGE))
-
-    async def _before_renaming(self, parent: InodeId, name: bytes) -> None:
-        """A file has all that was written of it before it takes another name: what is replaced by that is gone. Raises
-        Unavailable in an outage, and what some of it was lost by."""
-        if self._files.settled:
-            return
-        try:
-            found = await self._session.call(wire.Lookup(parent, name))
-        except NotFound:
-            return  # as the renaming says, too
-        assert isinstance(found, wire.Attributes)
-        await self._files.before_changing(found.attr.ino, None)
 
     async def _change_names(self, operation: wire.Operation, *directories: InodeId) -> None:
         mark = self._changing_names(*directories)
@@ -474,11 +468,18 @@ class VFS:
         return await self._files.write(caller, handle, offset, data, append=append, kill_privileges=kill_privileges)
 
     async def flush(self, handle: Handle, owner: LockOwner) -> None:
-        ino = self._files.get(handle).file.ino
+        holder = Holder(self._files.get(handle).file.ino, owner, flock=False)
+        late = False
         try:
             await self._files.flush(handle)
+        except Unavailable:
+            late = True
+            raise
         finally:
-            await self._locks.release(Holder(ino, owner, flock=False))
+            if late:
+                self._locks.release_later(holder)
+            else:
+                await self._locks.release(holder)
 
     async def fsync(self, handle: Handle, *, data_only: bool) -> None:
         await self._files.fsync(handle)
@@ -571,10 +572,16 @@ class VFS:
         await self._xattrs.remove(caller, ino, name)
 
     async def get_lock(self, handle: Handle, owner: LockOwner, lock: Lock) -> Lock | None:
-        return await self._locks.get(self._files.get(handle).file.ino, owner, lock)
+        return await self._locks.get(self._files.usable(handle).file.ino, owner, lock)
 
     async def set_lock(self, handle: Handle, owner: LockOwner, lock: Lock, *, flock: bool, wait: bool) -> None:
-        await self._locks.set(handle, Holder(self._files.get(handle).file.ino, owner, flock), lock, wait=wait)
+        holder = Holder(self._files.usable(handle).file.ino, owner, flock)
+        await self._locks.set(handle, holder, lock, wait=wait)
+        try:
+            self._files.usable(handle)
+        except LockLost:  # another one, while this was waited for
+            await self._locks.release(holder)
+            raise
 
 
 class _New(NamedTuple):

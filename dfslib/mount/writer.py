@@ -26,7 +26,7 @@ from dfslib.model import FILE_SIZE_MAX, Extent
 from dfslib.mount.batch import Batch
 from dfslib.mount.budget import Budget
 from dfslib.mount.datanodes import Datanodes
-from dfslib.mount.delivery import Delivered, Delivery
+from dfslib.mount.delivery import Delivered, Delivery, Generations
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import Buffer
 from dfslib.mount.session import Session
@@ -59,13 +59,14 @@ class Outlets(NamedTuple):
     monotonic: Callable[[], float]
     committed: Callable[[File, wire.Attributes], None]
     content_is_off: Callable[[File], None]
+    locks: Generations
 
 
 class Writer:
     def __init__(self, file: File, outlets: Outlets) -> None:
         self.file = file
         self._out = outlets
-        self._delivery = Delivery(file.ino, outlets.session, outlets.datanodes)
+        self._delivery = Delivery(file.ino, outlets.locks, outlets.session, outlets.datanodes)
         self._current: Batch | None = None
         self._queue: deque[Batch] = deque()
         self._tasks: dict[Batch, asyncio.Task[None]] = {}

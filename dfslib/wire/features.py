@@ -14,9 +14,10 @@ Processes name their features where they first meet: a datanode and the namenode
 mount and the namenode in `Hello` and `Welcome`. A feature that the other side has may be used with it at any level, as
 long as nothing of it is kept; what is kept, or relied on, has to wait for the level (namenode/upgrade/level.py).
 
-| feature  | level | of                        | what one that has it does                                       |
+| feature            | level | of                        | what one that has it does                              |
 |---|---|---|---|
-| `levels` | 2     | namenode, datanode, mount | knows that clusters have levels, and keeps away from a later one |
+| `levels`           | 2     | namenode, datanode, mount | knows levels, and keeps away from a later one          |
+| `lock-generations` | 2     | namenode, mount           | does not keep what was written under a lost lock       |
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class Feature(NamedTuple):
 
 
 LEVELS: Final = Feature("levels", 2, frozenset(Role))
+LOCK_GENERATIONS: Final = Feature("lock-generations", 2, frozenset({Role.NAMENODE, Role.MOUNT}))
 
-FEATURES: Final = (LEVELS,)
+FEATURES: Final = (LEVELS, LOCK_GENERATIONS)
 """All that this build knows. What is written here is in the table above."""
 
 LevelNumber = Annotated[int, Meta(ge=OLDEST_LEVEL, le=1 << 20)]

@@ -104,12 +104,25 @@ class LockWaits:
         meanwhile, it has if nobody had anything against it since."""
         session, ino = lock.owner.session, place.ino
         if not self._table.has(place, lock):  # else it is said again
+            if recovering:
+                self._overrule(place, lock, generation)
             free = not any(self._table.conflicts(place, lock))
             if not free or not (recovering or self._ended.may_claim(generation, place, lock)):
                 self._generations.lost(session, ino, generation)
                 raise LockLost
             self._table.grant(place, lock)
         self._generations.claimed(session, ino, generation)
+
+    def _overrule(self, place: Place, lock: Held, generation: int) -> None:
+        """Of two that say they had a lock, the one to whom it was granted later had it. The other one's session had
+        ended; a copy of the metadata that was restored is from before that."""
+        if self._settled.is_set():
+            return
+        for held in list(self._table.conflicts(place, lock)):
+            session = held.owner.session
+            if 0 < (older := self._generations.of(session, place.ino)) < generation:
+                self._table.release(place, held)
+                self._generations.lost(session, place.ino, older)
 
     def _grant(self, place: Place, lock: Held) -> None:
         self._table.grant(place, lock)

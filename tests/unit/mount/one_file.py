@@ -17,6 +17,16 @@ from dfslib.wire.messages import GrantedBody
 INO = InodeId(5)
 
 
+class NoLocks:
+    """Nobody has locked anything."""
+
+    def generation(self, ino: InodeId) -> int:
+        return 0
+
+    def refused(self, ino: InodeId, generation: int) -> bool:
+        raise AssertionError("there is nothing to be refused")
+
+
 class OneFile:
     """Stands in for a mount's session and for its datanodes.
 

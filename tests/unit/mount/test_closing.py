@@ -16,6 +16,7 @@ from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
 from dfslib.wire import session as wire
 from tests.deadline import DEADLINE_S
+from tests.unit.mount.one_file import NoLocks
 
 INO = InodeId(5)
 PROGRAM = Caller(0, 0, 1)
@@ -60,7 +61,8 @@ def open_files(session: Any, tasks: Tasks) -> OpenFiles:
     files = OpenFiles(session, reader, invalidations, kernel, tasks, clock)
     budget = Budget(1 << 20, 60, files.seal, lambda used: None)
     datanodes: Any = None
-    files.use(Outlets(session, datanodes, budget, 60, clock.monotonic_s, files.committed, files.content_is_off))
+    committed, off = files.committed, files.content_is_off
+    files.use(Outlets(session, datanodes, budget, 60, clock.monotonic_s, committed, off, NoLocks()))
     return files
 
 

@@ -33,7 +33,7 @@ from dfslib.mount.open_files import Clock, OpenFiles
 from dfslib.mount.reader import Reader
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
-from tests.unit.mount.one_file import INO, OneFile
+from tests.unit.mount.one_file import INO, NoLocks, OneFile
 
 PROGRAM, KERNEL = Caller(0, 0, 7), Caller(0, 0, KERNEL_PID)
 FLAGS = [os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND]
@@ -63,7 +63,7 @@ class Opened:
         self.budget = Budget(budget_bytes, 60.0, self.files.seal, lambda _: None)
         datanodes: Any = place
         committed, off = self.files.committed, self.files.content_is_off
-        self.files.use(Outlets(session, datanodes, self.budget, 60.0, time.monotonic, committed, off))
+        self.files.use(Outlets(session, datanodes, self.budget, 60.0, time.monotonic, committed, off, NoLocks()))
         self.handles: list[Handle] = []
         self.appends: list[bool] = []
 

@@ -100,7 +100,10 @@ def test_no_more_ended_locks_are_kept_than_are_good_for_the_memory(monkeypatch: 
     assert len(ended._places) == 10
 
 
-def test_who_comes_second_with_a_lock_that_two_say_they_had_has_lost_it() -> None:
+@pytest.mark.parametrize("first_comes_the_later_one", [False, True])
+def test_of_two_that_say_they_had_a_lock_the_one_to_whom_it_was_granted_later_has_it(
+    first_comes_the_later_one: bool,
+) -> None:
     async def run() -> None:
         locks = LockWaits(itertools.count(100).__next__)
 
@@ -108,19 +111,25 @@ def test_who_comes_second_with_a_lock_that_two_say_they_had_has_lost_it() -> Non
             request = SetLock(INO, 1, 1, start, end, reclaim=True, generation=generation)
             return await locks.acquire(session, 1, request, recovering=True)
 
-        assert await claim("a", 0, 9, 7) == 7
-        assert await claim("b", 20, 29, 8) == 8
-        assert await claim("b", 20, 29, 8) == 8, "said twice"
-        with pytest.raises(LockLost):
-            await claim("b", 5, 12, 8)
-        locks.check("a", INO, 7)
-        for generation in (7, 8):
+        assert await claim("early", 20, 29, 7) == 7
+        if first_comes_the_later_one:
+            assert await claim("late", 0, 9, 8) == 8
             with pytest.raises(LockLost):
-                locks.check("b", INO, generation)
+                await claim("early", 5, 12, 7)
+        else:
+            assert await claim("early", 5, 12, 7) == 7
+            assert await claim("late", 0, 9, 8) == 8
+        assert await claim("late", 0, 9, 8) == 8, "said twice"
+        locks.check("late", INO, 8)
+        for generation in (6, 7):
+            with pytest.raises(LockLost):
+                locks.check("early", INO, generation)
         locks.everybody_is_back()
         with pytest.raises(WouldBlock):
-            await locks.acquire("c", 1, SetLock(INO, 1, 1, 0, 9))
-        locks.check("b", INO, await locks.acquire("b", 1, SetLock(INO, 1, 1, 10, 19)))
+            await locks.acquire("another", 1, SetLock(INO, 1, 1, 0, 9))
+        with pytest.raises(LockLost):
+            await claim("another", 0, 9, 9)  # it is too late for that
+        locks.check("early", INO, await locks.acquire("early", 1, SetLock(INO, 1, 1, 10, 19)))
 
     asyncio.run(run())
 
