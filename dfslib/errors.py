@@ -3,7 +3,7 @@
     DfsError
      ├─ a class for each errno that a file operation can answer with (NotFound, Exists, ...)
      ├─ ConditionFailed, RangeNotSatisfiable, ChecksumMismatch, IncompleteBody    HTTP's own
-     └─ NotEnoughDatanodes, Unavailable, UnknownNode, ForeignVolume               the cluster's own
+     └─ NotEnoughDatanodes, Unavailable, UnknownNode, ForeignVolume, Fenced       the cluster's own
 
 Each class carries what every boundary needs: the errno for FUSE and `OSError`, the HTTP status, the
 code on the wire, and whether the same request may succeed later. Message text is never matched.
@@ -201,6 +201,12 @@ class ForeignVolume(DfsError):
     """A datanode's volume belongs to another cluster, or is in use by another process."""
 
     code, errno, http_status = "EFOREIGN", _errno.EPERM, 409
+
+
+class Fenced(DfsError):
+    """Another process with this datanode's id belongs to the cluster, and this one does not (any more)."""
+
+    code, errno, http_status = "EFENCED", _errno.ESTALE, 409
 
 
 def _tree(cls: type[DfsError]) -> list[type[DfsError]]:

@@ -102,13 +102,16 @@ class DataNode:
         """The application. Its start raises ForeignVolume or OSError where the volume cannot be used."""
         return make_app(
             self._services,
-            lambda: self._registration is not None and self._registration.registered,
+            self._is_registered,
             lambda: self._registration is not None and self._registration.ready,
         )
 
     def connection(self, inner: asyncio.Protocol) -> asyncio.Protocol:
         """Short requests for blocks are answered before the framework sees them."""
         return ShortRequests(inner, self._running_services)
+
+    def _is_registered(self) -> bool:
+        return self._registration is not None and self._registration.registered
 
     def _running_services(self) -> Services:
         assert self._running is not None
@@ -117,7 +120,8 @@ class DataNode:
     async def run_while_serving(self) -> None:
         """Keep the namenode informed, from when the socket accepts until cancelled.
 
-        Raises ForeignVolume where this volume is another cluster's: the process must end then.
+        Raises ForeignVolume where this volume is another cluster's, Fenced where another process is this datanode:
+        the process must end then.
         """
         if self._registration is None:
             raise RuntimeError("the application has not been started")
@@ -192,6 +196,7 @@ class DataNode:
                 layouts=Layouts(namenode),
                 metrics=metrics,
                 body_timeout_s=settings.body_timeout_s,
+                is_member=self._is_registered,
             )
             yield self._running
 

@@ -3,6 +3,7 @@
     away --join--> joined --report--> registered --heartbeat, heartbeat, ...
       ^                                   | UnknownNode: join again at once
       +------- no answer: wait longer each time, and join again
+      any --Fenced: another process is this datanode--> the process ends
 
 Blocks are served all the while. The orders that come in answers (delete these) are carried out here.
 """
@@ -22,10 +23,11 @@ from dfslib.datanode.losses import Losses
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.own_address import own_address
 from dfslib.datanode.replication import NO_OUTCOMES, Outcomes, Replication
+from dfslib.datanode.store import incarnation
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.volume import Volume
-from dfslib.errors import DfsError, ForeignVolume, UnknownNode
+from dfslib.errors import DfsError, Fenced, ForeignVolume, UnknownNode
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
 from dfslib.wire.features import VERSION, Role, named
@@ -85,6 +87,7 @@ class Registration:
         self._addresses = addresses
         self._position = position
         self._on_registered = on_registered
+        self._incarnation = incarnation.NONE
         self._backoff_s = 0.0
         self._waiting_for = ""
         """Why the namenode is waited for, as it was told: it may refuse after it did not answer."""
@@ -98,7 +101,9 @@ class Registration:
         no reason to end this one."""
 
     async def run(self) -> None:
-        """Never returns. Raises ForeignVolume where the volume is another cluster's."""
+        """Never returns. Raises ForeignVolume where the volume is another cluster's, Fenced where another process is
+        this datanode."""
+        self._incarnation = await self._in_thread(self._volume.incarnation)
         while True:
             try:
                 await self._join()
@@ -106,7 +111,8 @@ class Registration:
                 self._connected()
                 while True:
                     await self._beat()
-            except ForeignVolume:
+            except (ForeignVolume, Fenced):
+                self.registered = False
                 raise
             except UnknownNode:
                 log.info(event("the namenode does not know this datanode", action="joining again"))
@@ -151,6 +157,9 @@ class Registration:
                 features=named(Role.DATANODE),
                 version=VERSION,
                 position=self._position(),
+                incarnation=self._incarnation.name,
+                starts=self._incarnation.starts,
+                ancestors=self._incarnation.ancestors,
             )
         )
         await self._in_thread(self._volume.bind, answer.cluster_id, answer.epoch, answer.level)
@@ -176,7 +185,7 @@ class Registration:
         while not last:
             blocks, last = listing.page(after, REPORT_PAGE)
             answer = await self._namenode.report(
-                ReportRequest(node_id=self._volume.node_id, after=after, blocks=blocks, last=last)
+                ReportRequest(self._volume.node_id, after, blocks, last, self._incarnation.name)
             )
             after = blocks[-1] if blocks else after
             await self._delete(answer.delete)
@@ -225,6 +234,7 @@ class Registration:
             bad=sorted(block for block in losses if block not in self._store),
             ready=self.ready,
             position=self._position(),
+            incarnation=self._incarnation.name,
         )
 
     async def _delete(self, blocks: list[int]) -> None:

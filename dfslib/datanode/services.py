@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,6 +36,8 @@ class Services:
     layouts: Layouts
     metrics: Metrics
     body_timeout_s: float
+    is_member: Callable[[], bool]
+    """Whether the cluster has this process for the datanode of that id."""
     stays: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_STAYS_MAX))
     """Taken by threads of the pool that stay with a connection."""
 

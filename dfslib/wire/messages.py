@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from dfslib.errors import DfsError, InvalidArgument, from_code
 from dfslib.model import Extent
 from dfslib.wire.features import OLDEST_LEVEL, FeatureNames, LevelNumber, Version, check_sorted
 
 T = TypeVar("T")
+
+Incarnation = Annotated[str, Meta(max_length=64)]
+"""The name of one process of a datanode; empty of one of a build that has none."""
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -178,6 +182,10 @@ class JoinRequest(msgspec.Struct, frozen=True):
     cluster's level as the datanode last met it, 1 where it has met none: so a namenode of a build that does not know
     that level turns it away, before it restores anything from its copies. `position`: the newest one of the metadata
     that it was ever brought; empty where it does not know.
+
+    `incarnation`: random, of this process and no other, or empty where the datanode has none. `starts`: how many
+    processes have joined with this volume, this one included. `ancestors`: the incarnations of those before, the
+    latest one last, as far as the volume remembers them.
     """
 
     node_id: str
@@ -194,6 +202,9 @@ class JoinRequest(msgspec.Struct, frozen=True):
     features: FeatureNames = []
     version: Version = ""
     position: str = ""
+    incarnation: Incarnation = ""
+    starts: Annotated[int, Meta(ge=0)] = 0
+    ancestors: Annotated[list[Incarnation], Meta(max_length=1000)] = []
 
     def __post_init__(self) -> None:
         check_sorted(self.features)
@@ -219,13 +230,14 @@ class JoinAnswer(msgspec.Struct, frozen=True):
 class ReportRequest(msgspec.Struct, frozen=True):
     """The blocks a datanode holds whose ids are in (after, last block of the page], sorted.
 
-    `last`: there are none after these.
+    `last`: there are none after these. `incarnation`: with which it joined.
     """
 
     node_id: str
     after: int
     blocks: list[int]
     last: bool
+    incarnation: Incarnation = ""
 
 
 class ReportAnswer(msgspec.Struct, frozen=True):
@@ -239,6 +251,7 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
 
     `copied`: blocks that it was told to copy and now has durably. `failed`: those it could not copy.
     `bad`: blocks that it had and found damaged. Each is told until an answer has come. `position` as in the join.
+    `incarnation`: with which it joined.
     """
 
     node_id: str
@@ -252,6 +265,7 @@ class HeartbeatRequest(msgspec.Struct, frozen=True):
     bad: list[int] = []
     ready: bool = False
     position: str = ""
+    incarnation: Incarnation = ""
 
 
 class CopyOrder(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """A datanode's volume: the folder `DFS_FS_ROOT`, whose identity lies in it and moves with it.
 
     identity.json   {node_id, cluster_id, format, epoch}
+    incarnation.json  which of the volume's processes this is (incarnation.py)
     scrub.json      how far the scrubber has come
     lock            held (flock) while a process uses the volume
     blocks/XX/ID    whole blocks                         tmp/    files being written
@@ -22,6 +23,8 @@ from typing import Final
 
 import msgspec
 
+from dfslib.datanode.store import incarnation
+from dfslib.datanode.store.incarnation import Incarnation
 from dfslib.errors import ForeignVolume, InputOutput, Unavailable
 from dfslib.model import NodeId
 from dfslib.runtime.durable_files import replace_file, sync_directory
@@ -56,6 +59,7 @@ class Volume:
         self.root = root
         self._lock_fd = lock_fd
         self._identity = identity
+        self._incarnation: Incarnation | None = None
 
     @classmethod
     def open(cls, root: Path) -> Volume:
@@ -112,6 +116,13 @@ class Volume:
     def level(self) -> int:
         """The highest level of the cluster that this volume was bound to."""
         return self._identity.format
+
+    def incarnation(self) -> Incarnation:
+        """This process's, from the first call on; not for several threads at once."""
+        if self._incarnation is None:
+            self._incarnation = incarnation.begin(self.root)
+        return self._incarnation
+
 
     def bind(self, cluster_id: str, epoch: int, level: int) -> None:
         """Belong to this cluster from now on, in this epoch and at this level or later ones, durably.

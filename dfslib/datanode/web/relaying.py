@@ -41,7 +41,9 @@ async def relay_block(
         home=grant.targets[0].node,
         sync=new.sync,
     )
-    fan = FanOut(services.peers, delivery, length, Here(services.node_id, store))
+    # A process that is none of the cluster yet may have a copy of the volume of the one that is meant.
+    here = Here(services.node_id, store) if services.is_member() else None
+    fan = FanOut(services.peers, delivery, length, here)
     finished = False
     try:
         async for piece in pieces:

@@ -36,6 +36,10 @@ class InFlight:
         landed_s = self._landed.get(block)
         return landed_s is not None and landed_s >= since_s
 
+    def is_held(self, block: BlockId) -> bool:
+        """Whether somebody still writes it."""
+        return block in self._writers
+
     def hold(self, block: BlockId) -> None:
         self._writers[block] += 1
 

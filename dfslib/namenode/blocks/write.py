@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from dfslib.errors import DfsError, InputOutput, NoSpace, NotEnoughDatanodes, Unavailable
@@ -45,6 +45,8 @@ class BlockWriter:
         self._replication = replication
         self._min_replicas = min_replicas
         self._stall_timeout_s = stall_timeout_s
+        self._sent_to: dict[BlockId, dict[NodeId, int]] = {}
+        """Of each block in flight: where it goes, and the process there (`Datanode.joins`) when it began to."""
         self._session: PeerSession | None = None
         self._client = BlockClient()
         self.on_short: Callable[[], None] = lambda: None
@@ -112,7 +114,10 @@ class BlockWriter:
 
     def release(self, block: BlockId, nodes: Sequence[NodeId], *, used: bool) -> None:
         """A writer is done with a block. What nobody used is deleted from the datanodes."""
-        if self._in_flight.release(block, used=used):
+        unsure = self._in_flight.release(block, used=used)
+        if not self._in_flight.is_held(block):
+            self._doubt_successors(self._sent_to.pop(block, {}))
+        if unsure:
             self._tasks.spawn(self._collector.discard([block], nodes), f"discard-{block:x}")
 
     def accepted_without(self, nodes: Collection[NodeId]) -> None:
@@ -123,6 +128,13 @@ class BlockWriter:
         if nodes:
             self.on_short()
 
+    def _doubt_successors(self, sent_to: Mapping[NodeId, int]) -> None:
+        """What a process had acknowledged before it ended, its successor may lack: it may have been in memory only,
+        or the volume is a copy. No report told that while the block was in flight, so the next one has to."""
+        for node, joins in sent_to.items():
+            if (datanode := self._registry.get(node)) is not None and datanode.joins != joins:
+                self._registry.gave_up(node)
+
     def _patience(self, copies: int) -> Patience:
         return Patience(self._stall_timeout_s, self.required(copies))
 
@@ -130,10 +142,12 @@ class BlockWriter:
         candidates = self._candidates(copies)
         block = self._new_id()
         targets = []
+        sent_to = self._sent_to[block] = {}
         for node in place(candidates, block, copies):
             datanode = self._registry.get(node)
             assert datanode is not None
             targets.append(Target(node, datanode.url))
+            sent_to[node] = datanode.joins
         for _ in range(writers):
             self._in_flight.hold(block)
         return block, targets

@@ -385,7 +385,11 @@ class Keeper:
         self._adopt()
 
     def _know_datanodes(self) -> None:
-        self._registry.restore(self._engine.read(lambda txn: list(records.scan_nodes(txn))), self._monotonic())
+        self._registry.restore(
+            self._engine.read(lambda txn: list(records.scan_nodes(txn))),
+            self._monotonic(),
+            self._engine.read(lambda txn: list(records.scan_admitted(txn))),
+        )
 
     def _adopt(self) -> None:
         """Serve what the store has, and in the epoch that it says."""

@@ -9,18 +9,20 @@ from typing import Final
 
 from aiohttp import web
 
-from dfslib.errors import ForeignVolume, InvalidArgument, NotFound, UnknownNode
+from dfslib.errors import Fenced, ForeignVolume, InvalidArgument, NotFound, Unavailable, UnknownNode
 from dfslib.model import InodeId, NodeId, parse_block
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.in_flight import InFlight
 from dfslib.namenode.blocks.reconcile import Page, deletable, reconcile
+from dfslib.namenode.checkpoint.cluster import State
 from dfslib.namenode.checkpoint.finding import Finder
 from dfslib.namenode.checkpoint.keeper import Keeper
 from dfslib.namenode.checkpoint.opening import Joiner
+from dfslib.namenode.membership.incarnations import Decision, Verdict, admit_new, decide
 from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.readiness import Other, is_ready
 from dfslib.namenode.membership.registry import Datanode, NodeState, Registry
-from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn
+from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import content, records
 from dfslib.namenode.params import Params
 from dfslib.namenode.repair.worker import Repair
@@ -104,28 +106,55 @@ class ClusterRoutes:
         joiner = Joiner(
             NodeId(message.node_id), url, message.cluster_id, message.epoch, message.protocol, message.position
         )
+        if cluster.state is not State.OPEN:
+            self._refuse_copies(message)
         await self._keeper.admit(joiner)
         if message.cluster_id and message.cluster_id != cluster.id:
             raise ForeignVolume(f"the volume belongs to cluster {message.cluster_id}, this is cluster {cluster.id}")
         cluster.level.require(Role.DATANODE, message.features)
+        verdict, admitted, reason = self._decide(message)
+        if verdict is Verdict.LATER:
+            raise Unavailable(reason)
+        if verdict is Verdict.REFUSED:
+            await self._engine.transact(lambda txn: records.put_admitted(txn, admitted))
+            raise Fenced(reason)
         node = self._registry.join(message, url, self._monotonic(), self._now_ns())
         self._orders.forget(node.id)
         self._on_joined(node.id)
         record = node.record()
-        await self._engine.transact(lambda txn: records.put_node(txn, record))
+        await self._engine.transact(lambda txn: _enter(txn, record, admitted))
         log.info(event("datanode joined", node=node.id, url=node.url, public_url=node.public_url, blocks=node.blocks))
         features = named(Role.NAMENODE)
         node.answered_s = self._monotonic()
         return _json(messages.JoinAnswer(cluster.id, node.url, cluster.epoch, cluster.level.current, features))
 
+    def _refuse_copies(self, message: messages.JoinRequest) -> None:
+        """Before the metadata is served, a copy of a datanode's volume does not speak for that datanode. Raises
+        Unavailable: nothing is written yet, and it is told more once the metadata is served."""
+        known = self._registry.admitted(message.node_id, self._monotonic())
+        if known is not None and (decision := decide(message, known)).verdict is not Verdict.ADMITTED:
+            raise Unavailable(decision.reason)
+
+    def _decide(self, message: messages.JoinRequest) -> Decision:
+        """Whether this process is the datanode, where its id is known: what follows from that is done in the same
+        step, so that no other one is admitted meanwhile."""
+        known = self._registry.admitted(message.node_id, self._monotonic())
+        decision = decide(message, known) if known is not None else admit_new(message)
+        self._registry.remember(decision.admitted)
+        if decision.reason:
+            told = event("datanode joins", verdict=decision.verdict.value, node=message.node_id, reason=decision.reason)
+            log.warning(told)
+        return decision
+
     async def report(self, request: web.Request) -> web.Response:
         message = messages.decode(await _body(request), messages.ReportRequest)
-        node = self._registry.joined(message.node_id)
+        node = self._registry.joined(message.node_id, message.incarnation)
         ids = message.blocks
         if any(a >= b for a, b in zip([message.after, *ids], ids, strict=False)) or not (ids or message.last):
             raise InvalidArgument("a page's blocks are sorted, behind 'after', and only the last page is empty")
         page = Page(message.after, ids, message.last, node.answered_s)
         unknown = await self._engine.transact(lambda txn: reconcile(txn, node.id, page, self._in_flight))
+        self._registry.joined(node.id, node.incarnation)  # still
         if self._keeper.hold.held:
             self._finder.found(unknown, node.id)
             unknown = []
@@ -145,6 +174,7 @@ class ClusterRoutes:
             raise UnknownNode(f"datanode {node.id} was brought metadata by another namenode: it has to join anew")
         try:
             await self._repair.outcome(node.id, message.copied, message.failed, message.bad)
+            self._registry.joined(node.id, node.incarnation)  # still
             if message.leaving:
                 log.info(event("datanode leaves", node=node.id, url=node.url))
                 return _json(messages.HeartbeatAnswer([]))
@@ -153,6 +183,7 @@ class ClusterRoutes:
             if self._registry.lost(node.id, beat):
                 log.warning(event("datanode lost, its connection ended", node=node.id, url=node.url))
             raise
+        self._registry.joined(node.id, node.incarnation)  # still: the orders may be another one's
         node.heard_s = max(node.heard_s, self._monotonic()) if node.beat == beat else node.heard_s
         report = self._registry.wants_report(node, self._monotonic())
         delete = self._engine.read(lambda txn: deletable(txn, node.id, orders.delete)) if orders.delete else []
@@ -190,9 +221,8 @@ class ClusterRoutes:
         node = self._registry.get(node_id)
         if node is None or self._registry.state(node, self._monotonic()) not in (NodeState.DEAD, NodeState.SUSPECT):
             raise InvalidArgument("only a datanode that is gone can be forgotten: stop it first")
+        self._registry.forget(node_id)  # first: what joins from now on is entered after the deletion
         await self._engine.transact(lambda txn: records.delete_node(txn, node_id))
-        if self._registry.get(node_id) is node:  # else it has come anew meanwhile, and has a new record
-            self._registry.forget(node_id)
         self._repair.changed()
         log.info(event("datanode forgotten", node=node_id, url=node.url))
         return _json(self._status.cluster())
@@ -251,6 +281,12 @@ class ClusterRoutes:
         if record is None:
             raise NotFound("no file uses this block", request.match_info["block"])
         return _json(messages.LocateBody(self._status.urls(record.nodes)))
+
+
+def _enter(txn: Txn, node: records.NodeRecord, admitted: records.AdmittedRecord) -> None:
+    records.put_node(txn, node)
+    if admitted.incarnation:
+        records.put_admitted(txn, admitted)
 
 
 def _url(host: str, port: int) -> str:

@@ -46,12 +46,16 @@ class Orders:
         self._wake(node)
 
     def forget(self, node: NodeId) -> None:
-        """Drop a datanode's orders: it joins anew, and its report tells what there is to do."""
+        """Drop a datanode's orders: it joins anew, and its report tells what there is to do. Who waits for them is
+        answered now, without any."""
         self._delete.pop(node, None)
         self._copy.pop(node, None)
+        if (ready := self._waiting.pop(node, None)) is not None:
+            ready.set()
 
     async def wait(self, node: NodeId, timeout_s: float) -> Batch:
-        """The next orders for a datanode, at the latest after `timeout_s`; then there may be none."""
+        """The next orders for a datanode, at the latest after `timeout_s`; then there may be none. Who waits for the
+        same datanode as one that came later gets none: they are that one's."""
         if not self._stopping and not self._delete.get(node) and not self._copy.get(node):
             ready = self._waiting[node] = asyncio.Event()
             try:
@@ -60,8 +64,11 @@ class Orders:
             except TimeoutError:
                 pass
             finally:
-                if self._waiting.get(node) is ready:
+                own = self._waiting.get(node) is ready
+                if own:
                     del self._waiting[node]
+            if not own:
+                return Batch([], [])
         return self._take(node)
 
     def stop_waiting(self) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from dfslib.errors import UnknownNode
+from dfslib.errors import Fenced, UnknownNode
 from dfslib.model import NodeId
-from dfslib.namenode.namespace.records import NodeRecord
+from dfslib.namenode.membership.incarnations import GONE_S, Admitted, Presence
+from dfslib.namenode.namespace.records import AdmittedRecord, NodeRecord
 from dfslib.wire.messages import HeartbeatRequest, JoinRequest
 
 _SLOW_MIN_S: Final = 10.0
@@ -79,6 +80,15 @@ class Datanode:
     """When it was answered last: what it tells next it has looked up since."""
     beat: int = 0
     """Counts what was heard, to tell a connection that broke from one that came after it."""
+    incarnation: str = ""
+    """Of the process that joined; empty for one of a release that has none."""
+    joins: int = 0
+    """Counts the processes that joined, to tell what one acknowledged from what its successor has."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process was seen to end, and was not heard of since."""
+        return self.lost or self.leaving
 
     @property
     def host(self) -> str:
@@ -105,9 +115,13 @@ class Registry:
         self._suspect_after_s = suspect_after_s
         self._dead_after_s = dead_after_s
         self._nodes: dict[NodeId, Datanode] = {}
+        self._admitted: dict[NodeId, AdmittedRecord] = {}
 
-    def restore(self, records: Iterable[NodeRecord], now_s: float) -> None:
+    def restore(
+        self, records: Iterable[NodeRecord], now_s: float, admitted: Iterable[AdmittedRecord] = ()
+    ) -> None:
         """The datanodes known from before a restart: suspect, so that they have time to come back."""
+        self._admitted = {record.node_id: record for record in admitted}
         for record in records:
             self._nodes[record.node_id] = Datanode(
                 record.node_id,
@@ -141,20 +155,48 @@ class Registry:
             version=request.version,
             features=frozenset(request.features),
             beat=before.beat + 1 if before else 1,
+            incarnation=request.incarnation,
+            joins=_count_joins(before, request),
         )
         self._nodes[node.id] = node
         return node
 
-    def joined(self, node_id: str) -> Datanode:
-        """A datanode that has joined since this process started. Raises UnknownNode."""
+    def joined(self, node_id: str, incarnation: str) -> Datanode:
+        """A datanode that has joined since this process started. Raises UnknownNode, or Fenced where another
+        incarnation of it has."""
         node = self._nodes.get(NodeId(node_id))
         if node is None or not node.present:
             raise UnknownNode(f"datanode {node_id} has not joined")
+        if node.incarnation != incarnation:
+            raise Fenced(
+                f"datanode {node_id} has been started anew at {node.url}, with this volume or a copy of it: this "
+                "process is none of the cluster any more"
+            )
         return node
+
+    def admitted(self, node_id: str, now_s: float) -> Admitted | None:
+        """The process of a datanode that was admitted last; None for a datanode that is new."""
+        node = self._nodes.get(NodeId(node_id))
+        if node is None:
+            return None
+        record = self._admitted.get(node.id, AdmittedRecord(node.id))
+        return Admitted(record, node.incarnation, self._presence(node, now_s), node.url)
+
+    def remember(self, record: AdmittedRecord) -> None:
+        """Who was admitted, and who was not. To be called in the step that has it written down."""
+        self._admitted[record.node_id] = record
+
+    def _presence(self, node: Datanode, now_s: float) -> Presence:
+        silent_s = now_s - node.heard_s
+        if silent_s >= self._dead_after_s or (node.present and node.has_ended and silent_s >= GONE_S):
+            return Presence.GONE
+        if not node.present or node.has_ended or silent_s >= self._suspect_after_s:
+            return Presence.UNSURE
+        return Presence.HERE
 
     def heartbeat(self, request: HeartbeatRequest, now_s: float, now_ns: int) -> Datanode:
         """Raises UnknownNode where it must join, or join and report, first."""
-        node = self.joined(request.node_id)
+        node = self.joined(request.node_id, request.incarnation)
         if not node.reported:
             raise UnknownNode(f"datanode {node.id} has not reported its blocks")
         node.capacity, node.used, node.free, node.blocks = (
@@ -225,6 +267,7 @@ class Registry:
 
     def forget(self, node_id: NodeId) -> None:
         self._nodes.pop(node_id, None)
+        self._admitted.pop(node_id, None)
 
     def dismiss(self, node_id: NodeId) -> None:
         """It has to join anew before anything it says counts."""
@@ -263,3 +306,10 @@ class Registry:
             for node in self.all()
             if self.state(node, now_s) in (NodeState.ALIVE, NodeState.DRAINING) and not node.leaving
         ]
+
+
+def _count_joins(before: Datanode | None, request: JoinRequest) -> int:
+    if before is None:
+        return 1
+    same = bool(request.incarnation) and request.incarnation == before.incarnation
+    return before.joins if same else before.joins + 1

@@ -12,6 +12,7 @@ Integers are big-endian, so that scans run in their order. Values are msgpack (r
 | `r` block ino chunk     | (empty)     | there if and only if that chunk's extents use the block |
 | `x` ino name            | bytes       | an extended attribute |
 | `n` node                | NodeRecord  | a datanode that joined once |
+| `a` node                | AdmittedRecord | its process; apart from `n`, which releases without this write anew |
 | `sg` block              | 0           | the block has no live bytes: garbage, deleted after a delay |
 | `sc` block              | 0           | 0 < live < half of its size: to be rewritten |
 | `st` ino                | 0           | a directory cut off from the tree, with all below it: to be reaped |
@@ -58,6 +59,7 @@ DEFERRED: Final = b"w"
 REFERENCES: Final = b"r"
 XATTRS: Final = b"x"
 NODES: Final = b"n"
+ADMITTED: Final = b"a"
 GARBAGE: Final = b"sg"
 SPARSE: Final = b"sc"
 DETACHED: Final = b"st"
@@ -144,6 +146,10 @@ def xattrs(ino: InodeId) -> bytes:
 
 def node(node_id: NodeId) -> bytes:
     return b"n" + node_id.encode()
+
+
+def admitted(node_id: NodeId) -> bytes:
+    return ADMITTED + node_id.encode()
 
 
 def session(session_id: str) -> bytes:

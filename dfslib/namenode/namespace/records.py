@@ -70,6 +70,18 @@ class NodeRecord(msgspec.Struct, frozen=True, array_like=True):
     dead: bool = False
 
 
+class AdmittedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """The process of a datanode that was admitted last: its incarnation, and its number among those of its volume.
+
+    `refused`: incarnations of processes that had the same id, and did not descend from the one admitted then.
+    """
+
+    node_id: NodeId
+    incarnation: str = ""
+    starts: int = 0
+    refused: list[str] = []
+
+
 class Totals(msgspec.Struct, frozen=True, array_like=True):
     """`files` counts inodes that are no directories; `bytes` what they hold, holes left out."""
 
@@ -85,6 +97,7 @@ _decode_extents = msgspec.msgpack.Decoder(list[Extent]).decode
 _decode_block = msgspec.msgpack.Decoder(BlockRecord).decode
 _decode_totals = msgspec.msgpack.Decoder(Totals).decode
 _decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
+_decode_admitted = msgspec.msgpack.Decoder(AdmittedRecord).decode
 _decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
 _decode_restored = msgspec.msgpack.Decoder(RestoredRecord).decode
 _decode_restoring = msgspec.msgpack.Decoder(RestoringRecord).decode
@@ -297,13 +310,23 @@ def put_node(txn: Txn, record: NodeRecord) -> None:
     txn.put(keys.node(record.node_id), encode(record))
 
 
+def put_admitted(txn: Txn, record: AdmittedRecord) -> None:
+    txn.put(keys.admitted(record.node_id), encode(record))
+
+
 def delete_node(txn: Txn, node: NodeId) -> None:
     txn.delete(keys.node(node))
+    txn.delete(keys.admitted(node))
 
 
 def scan_nodes(txn: ReadTxn) -> Iterator[NodeRecord]:
     for _, value in txn.scan(keys.NODES, prefix_end(keys.NODES)):
         yield _decode_node(value)
+
+
+def scan_admitted(txn: ReadTxn) -> Iterator[AdmittedRecord]:
+    for _, value in txn.scan(keys.ADMITTED, prefix_end(keys.ADMITTED)):
+        yield _decode_admitted(value)
 
 
 def put_state(txn: Txn, key: bytes, value: int = 0) -> None:

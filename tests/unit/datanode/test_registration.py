@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from data_node import DataNode
 from dfslib.config import ConfigError
 from dfslib.datanode import registration
 from dfslib.datanode.node import Settings, advertised_url
-from dfslib.errors import ForeignVolume, Unavailable, UnknownNode
+from dfslib.errors import Fenced, ForeignVolume, Unavailable, UnknownNode
 from dfslib.model import BlockId
 from dfslib.wire import features, routes
 from dfslib.wire.messages import CopyOrder
@@ -219,6 +220,36 @@ def test_another_cluster_is_fatal(tmp_path: Path) -> None:
                 await c.nodes[0].run_while_serving()
             c.namenode.join_error = ForeignVolume("not yours")
             with pytest.raises(ForeignVolume, match="not yours"):
+                await c.nodes[0].run_while_serving()
+
+    asyncio.run(main())
+
+
+def test_every_message_says_which_process_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            c.namenode.heartbeat_errors = [UnknownNode()]
+            async with running(c.nodes[0]):
+                await c.namenode.until(lambda: len(c.namenode.joins) == 2 and len(c.namenode.heartbeats) >= 3)
+            noted = json.loads((c.roots[0] / "incarnation.json").read_text())
+            assert noted["starts"] == 1
+            first = c.namenode.joins[0]
+            assert (first.incarnation, first.starts, first.ancestors) == (noted["names"][0], 1, [])
+            told: list[Any] = [*c.namenode.joins, *c.namenode.reports, *c.namenode.heartbeats]
+            assert {message.incarnation for message in told} == {first.incarnation}
+
+    asyncio.run(main())
+
+
+def test_a_process_that_is_refused_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as c:
+            c.namenode.heartbeat_errors = [Fenced("started anew elsewhere")]
+            with pytest.raises(Fenced, match="started anew elsewhere"):
+                await c.nodes[0].run_while_serving()
+            assert await health(c) == 503
+            c.namenode.join_error = Fenced("another copy")
+            with pytest.raises(Fenced, match="another copy"):
                 await c.nodes[0].run_while_serving()
 
     asyncio.run(main())

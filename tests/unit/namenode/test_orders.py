@@ -37,3 +37,31 @@ def test_a_namenode_that_stops_holds_no_heartbeat_and_still_gives_what_there_is(
         assert await orders.wait(OTHER, 30.0) == Batch([BlockId(7)], [])
 
     asyncio.run(run())
+
+
+def test_orders_are_for_who_waits_last_and_not_for_who_is_forgotten() -> None:
+    async def run() -> None:
+        orders = Orders()
+        first = asyncio.create_task(orders.wait(ONE, 30.0))
+        await asyncio.sleep(0)
+        orders.forget(ONE)
+        second = asyncio.create_task(orders.wait(ONE, 30.0))
+        await asyncio.sleep(0)
+        orders.delete([BlockId(7)], [ONE])
+        assert await first == Batch([], [])
+        assert await second == Batch([BlockId(7)], [])
+
+    asyncio.run(run())
+
+
+def test_who_comes_later_for_the_same_datanode_gets_the_orders() -> None:
+    async def run() -> None:
+        orders = Orders()
+        earlier = asyncio.create_task(orders.wait(ONE, 0.01))
+        await asyncio.sleep(0)
+        later = asyncio.create_task(orders.wait(ONE, 30.0))
+        await earlier
+        orders.delete([BlockId(7)], [ONE])
+        assert await later == Batch([BlockId(7)], [])
+
+    asyncio.run(run())
