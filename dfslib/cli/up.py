@@ -93,6 +93,8 @@ class Cluster:
         self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._signals = 0
+        self._waits_for = ""
+        """What the namenode said the last time that it answered, where it is not open."""
         self.failed = False
 
     def run(self) -> None:
@@ -189,7 +191,8 @@ class Cluster:
             if ready():
                 return True
             if time.monotonic() > deadline:
-                self._complain(f"the cluster is not healthy after {_START_S:.0f} s")
+                why = f": {self._waits_for}" if self._waits_for else ""
+                self._complain(f"the cluster is not healthy after {_START_S:.0f} s{why}")
                 return False
             with contextlib.suppress(queue.Empty):
                 self._events.get(timeout=_POLL_S)
@@ -198,9 +201,11 @@ class Cluster:
     def _alive(self, namenode: HttpNameNode) -> int:
         """Datanodes that are alive; -1 where the namenode does not answer yet."""
         try:
-            return sum(node.state == "alive" for node in namenode.status().nodes)
+            status = namenode.status()
         except OSError:
             return -1
+        self._waits_for = status.metadata.detail if status.metadata.state != "open" else ""
+        return sum(node.state == "alive" for node in status.nodes)
 
     def _tell(self) -> None:
         curl = f"curl -T FILE {self._url}fs/FILE; curl -L {self._url}fs/FILE"

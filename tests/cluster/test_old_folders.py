@@ -370,6 +370,32 @@ def refuses_one(cluster: Cluster) -> bool:
     return "which is not in the past of" in detail(cluster) and metadata(cluster).state == "open"
 
 
+def test_what_another_namenode_brought_is_noticed_while_it_runs(make_cluster: MakeCluster) -> None:
+    """A name that led to another namenode for a while: the datanode never noticed, nor had to join anew."""
+    cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
+    contents = write(cluster, "before")
+    names = [path.name for path in folder(cluster, "data1").glob("position-*")]
+    epoch, number, run, chain = names[0].removeprefix("position-").split("-")
+    later = f"{int(number) + 1000:020}"
+
+    def bring(position: str) -> None:
+        answer = call(
+            cluster.datanodes[0].url, "PUT", "/metadata/x", b"", X_DFS_CRC32C="00000000", X_DFS_Position=position
+        )
+        assert answer.status in (200, 201)
+
+    bring(f"{epoch}-{later}-{'f' * len(run)}-{chain}")
+    wait_until(lambda: refuses_one(cluster), "it is refused")
+    cluster.wait_alive(2)
+    require(cluster, contents)
+    assert call(cluster.url, "POST", "/cluster/open?force=true").status == 200
+    cluster.wait_alive(3)
+    bring(f"{epoch}-{later}-{run}-{chain}")  # of an epoch before by now
+    contents |= write(cluster, "since")
+    require(cluster, contents)
+    assert cluster.alive() == 3
+
+
 def test_an_empty_namenode_does_not_take_over_with_one_of_three(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, DFS_CHECKPOINT_EVERY="1")
     contents = write(cluster, "before")
