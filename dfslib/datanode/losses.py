@@ -26,6 +26,11 @@ class Losses:
         with self._lock:
             return dict(self._lost)
 
+    def is_told(self, block: BlockId) -> bool:
+        """Whether the namenode knows, as far as there is something to know."""
+        with self._lock:
+            return block not in self._lost
+
     def told(self, losses: Mapping[BlockId, int]) -> None:
         """The namenode has answered: it knows of these, but not of what was lost once more since."""
         with self._lock:

@@ -20,6 +20,7 @@ class Metrics:
             Finding.BAD: self._counter("bad_blocks", "Blocks moved to the quarantine"),
             Finding.MISSING: self._counter("missing_blocks", "Blocks whose files have vanished"),
             Finding.UNEXPECTED: self._counter("unexpected_blocks", "Files of blocks that were not written here"),
+            Finding.UNSYNCED: self._counter("unsynced_blocks", "Blocks lost because the disk failed to sync"),
         }
         self.bad_metadata = self._counter("bad_metadata_files", "Copies of metadata moved to the quarantine")
         self.scrubbed_blocks = self._counter("scrubbed_blocks", "Blocks checked by the scrubber")

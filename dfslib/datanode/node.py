@@ -28,6 +28,7 @@ from dfslib.datanode.services import Services
 from dfslib.datanode.store.block_store import BlockStore, Finding
 from dfslib.datanode.store.metadata_files import MetadataFiles
 from dfslib.datanode.store.volume import Volume
+from dfslib.datanode.store.volume_sync import VolumeSync
 from dfslib.datanode.web.short_requests import ShortRequests
 from dfslib.model import BlockId
 from dfslib.runtime.logs import event
@@ -151,6 +152,8 @@ class DataNode:
 
             store = await asyncio.to_thread(BlockStore, volume.root, settings.reserved_bytes, on_finding=on_finding)
             stack.callback(store.close)
+            sync = VolumeSync(store, volume.root, is_told=losses.is_told)
+            stack.callback(sync.close)
             # Ended before the volume is unlocked: whatever still writes is waited for.
             pool = stack.enter_context(ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk"))
             usage = store.usage()
@@ -159,7 +162,7 @@ class DataNode:
             commits = CommitQueue(store)
             stack.push_async_callback(commits.close)
             peers = await stack.enter_async_context(open_peer_session())
-            replication = Replication(store, pool, peers, settings.repair_bytes_per_s)
+            replication = Replication(store, sync, pool, peers, settings.repair_bytes_per_s)
             await stack.enter_async_context(replication.running())
             namenode = NamenodeClient(peers, settings.namenode_url)
             metadata = await asyncio.to_thread(
@@ -188,6 +191,7 @@ class DataNode:
             self._running = Services(
                 node_id=volume.node_id,
                 store=store,
+                sync=sync,
                 metadata=metadata,
                 commits=commits,
                 pool=pool,

@@ -16,6 +16,7 @@ from dfslib.datanode.pacing import Pace
 from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.block_writer import BlockWriter, NewBlock
+from dfslib.datanode.store.volume_sync import VolumeSync
 from dfslib.errors import DfsError, NotFound
 from dfslib.model import BlockId, format_block
 from dfslib.runtime.logs import event
@@ -44,8 +45,11 @@ NO_OUTCOMES: Final = Outcomes({}, {})
 class Replication:
     """Owned by the event loop. Orders come in with `order`; `running` has them carried out meanwhile."""
 
-    def __init__(self, store: BlockStore, pool: Executor, peers: PeerSession, bytes_per_s: float) -> None:
+    def __init__(
+        self, store: BlockStore, sync: VolumeSync, pool: Executor, peers: PeerSession, bytes_per_s: float
+    ) -> None:
         self._store = store
+        self._sync = sync
         self._pace = Pace(bytes_per_s)
         self._pool = pool
         self._peers = peers
@@ -109,7 +113,8 @@ class Replication:
         try:
             with self._store.opened(block) as opened:
                 opened.check(0, opened.size)
-            self._store.sync()  # it may have come without
+            if not self._store.unsynced.is_synced(block):
+                self._sync.sync()
         except (NotFound, BadBlock):
             return False
         return True

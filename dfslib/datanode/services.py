@@ -17,6 +17,7 @@ from dfslib.datanode.metrics import Metrics
 from dfslib.datanode.namenode_client import NamenodeClient
 from dfslib.datanode.store.block_store import BlockStore
 from dfslib.datanode.store.metadata_files import MetadataFiles
+from dfslib.datanode.store.volume_sync import VolumeSync
 from dfslib.model import NodeId
 
 _STAYS_MAX: Final = 8
@@ -27,6 +28,7 @@ _STAYS_MAX: Final = 8
 class Services:
     node_id: NodeId
     store: BlockStore
+    sync: VolumeSync
     metadata: MetadataFiles
     commits: CommitQueue
     pool: ThreadPoolExecutor

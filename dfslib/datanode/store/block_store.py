@@ -29,9 +29,10 @@ from dfslib.datanode.store.block_file import BadBlock
 from dfslib.datanode.store.block_index import DIRECTORIES, BlockIndex, directory_number
 from dfslib.datanode.store.listing import Listing
 from dfslib.datanode.store.open_block import OpenBlock
-from dfslib.errors import InputOutput, NoSpace, NotFound, Unavailable
+from dfslib.datanode.store.unsynced import Unsynced
+from dfslib.errors import DfsError, InputOutput, NoSpace, NotFound, Unavailable
 from dfslib.model import BlockId, format_block, parse_block
-from dfslib.runtime.durable_files import sync_directory, sync_filesystem
+from dfslib.runtime.durable_files import DirectorySync, sync_directory
 from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.store")
@@ -59,6 +60,8 @@ class Finding(enum.Enum):
     """A block's file has vanished."""
     UNEXPECTED = "unexpected"
     """A file with a block's name has appeared that was not written here; it may be a good block."""
+    UNSYNCED = "unsynced"
+    """The disk failed before a block was surely on it."""
 
 
 class WriteIntent:
@@ -99,14 +102,14 @@ class BlockStore:
         self._removals = 0
         """Counts names taken away: a block opened while one was is not kept open, it may be that one."""
         self._listings: list[Listing] = []
-        self._syncing = threading.Lock()
-        self._unsynced = False
+        self.unsynced: Final = Unsynced()
         self._index = BlockIndex()
         for entry in self.tmp.iterdir():
             entry.unlink()  # not renamed, so nobody was told that it is stored
         for directory in self._directories:
             directory.mkdir(exist_ok=True)
         sync_directory(root / "blocks")
+        self._directory_syncs: Final = [DirectorySync(directory) for directory in self._directories]
         for number in range(DIRECTORIES):
             self._index.fill(number, self._scan(number, with_sizes=True))
 
@@ -116,7 +119,7 @@ class BlockStore:
         return self.directory(block) / format_block(block)
 
     def directory(self, block: BlockId) -> Path:
-        """Where the block's name stands: what is to be synced once it does."""
+        """Where the block's name stands."""
         return self._directories[directory_number(block)]
 
     def __contains__(self, block: BlockId) -> bool:
@@ -258,13 +261,20 @@ class BlockStore:
                 found = False
             with self._tables:
                 self._index.remove(block)
+            self.unsynced.gone(block)
             return found
 
     def quarantine(self, opened: OpenBlock | BlockCheck, error: BadBlock) -> None:
         """Take an open block that turned out bad out of use; its file is kept for a person to look at."""
         self._to_quarantine(opened.block, error, opened.inode())
 
-    def _to_quarantine(self, block: BlockId, error: BadBlock, inode: int | None) -> None:
+    def give_up(self, block: BlockId, error: DfsError) -> None:
+        """Take a block out of use that cannot be made durable; its file is kept, as long as the memory has it."""
+        self._to_quarantine(block, error, None, Finding.UNSYNCED)
+
+    def _to_quarantine(
+        self, block: BlockId, error: BadBlock | DfsError, inode: int | None, finding: Finding = Finding.BAD
+    ) -> None:
         path = self.path(block)
         kept = self._quarantine / f"{format_block(block)}.{self.clock()}"
         with self._names:
@@ -277,7 +287,7 @@ class BlockStore:
                 path.rename(kept)
                 # Else a power cut brings the bad block back, after its repair was thought unneeded.
                 sync_directory(self._quarantine)
-                sync_directory(self.directory(block))
+                self._sync_names(block)
             except FileNotFoundError:
                 return  # another reader has found it first
             except OSError as failure:
@@ -285,8 +295,9 @@ class BlockStore:
                 log.error(event("bad block cannot be moved", block=format_block(block), reason=failure))  # noqa: TRY400
             with self._tables:
                 self._index.remove(block)
-        log.error(event("bad block quarantined", block=format_block(block), reason=error, kept=kept))
-        self._on_finding(block, Finding.BAD)
+            self.unsynced.lost(block)
+        log.error(event(f"{finding.value} block quarantined", block=format_block(block), reason=error, kept=kept))
+        self._on_finding(block, finding)
 
     def _miss(self, block: BlockId) -> None:
         """Note that a block's file is not there, if it should be."""
@@ -298,6 +309,7 @@ class BlockStore:
                     return
                 self._doomed.discard(block)
                 self._forget(block)
+            self.unsynced.lost(block)
         log.error(event("block has vanished", block=format_block(block), path=self.path(block)))
         self._on_finding(block, Finding.MISSING)
 
@@ -377,48 +389,90 @@ class BlockStore:
                 if not self._intents[block]:
                     del self._intents[block]
 
-    def publish(self, block: BlockId, temporary: Path, size: int, intent: WriteIntent | None = None) -> bool:
-        """Give a whole and synced file its block's name; False where the name is taken. Not durable before
-        its `directory` is synced. `size` is the file's. Raises Unavailable where the intent was cancelled."""
+    def publish(
+        self, block: BlockId, temporary: Path, size: int, intent: WriteIntent | None = None, *, over_unsynced: bool
+    ) -> int | None:
+        """Give a whole file its block's name; the number of that change, for `confirm`. None where the name is taken;
+        `over_unsynced`: unless by a file that is not known to be on disk. `size` is the file's.
+
+        Raises Unavailable where the intent was cancelled.
+        """
         with self._names:
             if intent is not None and intent.cancelled:
                 raise Unavailable(f"block {format_block(block)} was deleted while it was being stored")
             path = self.path(block)
-            if path.exists():
-                return False
+            if path.exists() and not (over_unsynced and not self.unsynced.is_synced(block)):
+                return None
             if not path.parent.exists():  # deleted by hand; no reason to refuse what comes now
                 self._make_directory(directory_number(block))
             temporary.rename(path)
+            change = self._sync_of(block).changed()
             with self._tables:
-                self._index.remove(block)  # whose file has vanished, and is here again
+                if self._index.remove(block):  # whose file has vanished, or is another one now
+                    self._removals += 1
+                    self._forget(block)
                 self._index.add(block, size)
                 for listing in self._listings:
                     listing.recent.add(block)
-        return True
+            self.unsynced.published(block)
+        return change
+
+    def confirm(self, block: BlockId, inode: int, change: int, *, was_here: bool) -> None:
+        """Make the name durable of a file that is. Raises OSError where that fails; then the block is not here, but for
+        one that was here before, unsynced, and is still."""
+        try:
+            with self.unsynced.syncing():
+                self._sync_of(block).sync(change)
+        except OSError:
+            if not was_here:
+                self._withdraw(block, inode)
+            raise
+        self.unsynced.confirmed(block)
+
+    def _withdraw(self, block: BlockId, inode: int) -> None:
+        """Take back a file that was given its name for nothing: nobody has been told that the block is stored."""
+        path = self.path(block)
+        with self._names:
+            try:
+                if path.stat().st_ino != inode:
+                    return  # somebody else's, who is told what becomes of that
+                path.unlink()
+                self.unsynced.gone(block)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                # It stays among the unsynced: nobody is going to be told that it is stored.
+                log.error(event("unsynced block cannot be removed", block=format_block(block), reason=error))  # noqa: TRY400
+            with self._tables:
+                self._removals += 1
+                self._forget(block)
+                self._index.remove(block)
+        self._on_finding(block, Finding.UNSYNCED)  # a report may have told of it
 
     def keep(self, block: BlockId) -> None:
         """Take back a deletion that has not happened yet: the block was written again."""
         with self._tables:
             self._doomed.discard(block)
 
-    def note_unsynced(self) -> None:
-        """A block was published that is only in memory."""
-        self._unsynced = True
+    def recent(self, since_ns: int) -> list[BlockId]:
+        """Blocks whose files have changed since then (seconds since the epoch, in ns)."""
+        found: list[BlockId] = []
+        for number in range(DIRECTORIES):
+            for block, _ in self._scan(number, with_sizes=False):
+                try:
+                    if self.path(block).stat().st_mtime_ns >= since_ns:
+                        found.append(block)
+                except FileNotFoundError:
+                    continue  # deleted while we look
+        return found
 
-    def sync(self) -> None:
-        """Make every block durable that was published before. Raises InputOutput.
+    def _sync_of(self, block: BlockId) -> DirectorySync:
+        return self._directory_syncs[directory_number(block)]
 
-        One call for the whole file system: blocks that came without are many and small.
-        """
-        with self._syncing:  # also waits for the sync under way, which may be the one that has our block
-            if not self._unsynced:
-                return
-            self._unsynced = False
-            try:
-                sync_filesystem(self._root)
-            except OSError as error:
-                self._unsynced = True
-                raise InputOutput(f"the datanode's disk failed: {error}") from error
+    def _sync_names(self, block: BlockId) -> None:
+        """Make a change in the block's directory durable that has just been made."""
+        names = self._sync_of(block)
+        names.sync(names.changed())
 
     def _make_directory(self, number: int) -> None:
         self._directories[number].mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,9 @@
 3. rename to blocks/XX/ID           atomic: the block is whole or absent
 4. fsync of blocks/XX               else the name may be gone after a power cut
 5. only now is anyone told that the block is stored
+
+Where step 2 or 4 fails the file is removed: the same sync may succeed the next time, with nothing on disk. Who stores
+the same block meanwhile, or again, puts a file of its own in the place of one that is not known to be on disk.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from dfslib.datanode.store.appender import Appender, Bytes, start_writeback
@@ -24,7 +26,6 @@ from dfslib.datanode.store.block_store import BlockStore, WriteIntent
 from dfslib.datanode.store.disk_errors import disk_errors
 from dfslib.errors import ChecksumMismatch, DfsError, Exists, FileTooLarge, InputOutput, NotFound
 from dfslib.model import BLOCK_SIZE, BlockId, Origin, format_block
-from dfslib.runtime.durable_files import sync_directory
 
 _numbers = itertools.count()
 """Two writers of the same block have different temporary files."""
@@ -68,6 +69,10 @@ class BlockWriter:
         self._turn = threading.Lock()
         self.temporary: Final = store.tmp / f"{format_block(new.block)}.{next(_numbers)}"
         self._footer: Footer | None = None
+        self._inode = 0
+        self._change: int | None = None
+        """Of `publish`, where our file has the name."""
+        self._was_here = False
         self._fd = -1
         with disk_errors():
             store.require_space(announced_bytes)
@@ -93,8 +98,7 @@ class BlockWriter:
             self.seal()
             self.sync()
             stored = self.publish()
-            if self._new.sync:
-                sync_directory(self._store.directory(self._new.block))
+            self.confirm()
         return stored
 
     # The steps of `finish`, for those who take them for many blocks at once
@@ -116,23 +120,30 @@ class BlockWriter:
 
     def sync(self) -> None:
         if self._new.sync:
-            os.fsync(self._fd)
+            with self._store.unsynced.syncing():
+                os.fsync(self._fd)
 
     def publish(self) -> Stored:
         """Give the file its name. Raises Exists where another block of that name has other content."""
         assert self._footer is not None
-        created = True
-        while not self._store.publish(self._new.block, self.temporary, self._file.size, self._new.intent):
-            if self._is_stored():
+        block, size = self._new.block, self._file.size
+        self._inode = os.fstat(self._fd).st_ino
+        same = False
+        while (change := self._store.publish(
+            block, self.temporary, size, self._new.intent, over_unsynced=same and self._new.sync
+        )) is None:  # fmt: skip
+            same = self._is_stored()
+            if same and (not self._new.sync or self._store.unsynced.is_synced(block)):
                 self.temporary.unlink()
-                created = False
-                if self._new.sync:
-                    self._store.sync()  # the one that is there may have come without
                 break
+        self._change, self._was_here = change, same
         self._close()
-        if not self._new.sync:
-            self._store.note_unsynced()
-        return Stored(self._new.block, self._footer.size, self._footer.crc32c, created)
+        return Stored(block, self._footer.size, self._footer.crc32c, created=not same)
+
+    def confirm(self) -> None:
+        """Make the name durable, if the block is to be and was not before; else it is not here."""
+        if self._new.sync and self._change is not None:
+            self._store.confirm(self._new.block, self._inode, self._change, was_here=self._was_here)
 
     def abort(self) -> None:
         """Forget the block; does nothing once it has its name."""
@@ -182,7 +193,8 @@ class BlockWriter:
 
 
 def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> list[Stored | DfsError]:
-    """Store small blocks together, each as `BlockWriter` does; one that fails fails alone.
+    """Store small blocks together, each as `BlockWriter` does; one that fails fails alone, but for a disk that fails to
+    sync: that fails all of them.
 
     The disk is told of all files before the first is waited for, and each directory is synced once: in
     batches of 16 a file costs a quarter of the CPU time and half of the waiting that it costs alone.
@@ -212,16 +224,15 @@ def write_batch(store: BlockStore, batch: Sequence[tuple[NewBlock, Bytes]]) -> l
     each(BlockWriter.seal)
     if len(writers) > 1:
         each(BlockWriter.start_sync)  # for those without `sync`, too: there is less to wait for later
-    each(BlockWriter.sync)
+    try:
+        with disk_errors():
+            for writer in writers.values():
+                writer.sync()
+    except DfsError as error:
+        for index, writer in writers.items():
+            writer.abort()
+            results[index] = error
+        writers.clear()
     each(BlockWriter.publish)
-    directories: dict[Path, list[int]] = {}
-    for index in writers:
-        if batch[index][0].sync:
-            directories.setdefault(store.directory(batch[index][0].block), []).append(index)
-    for directory, members in directories.items():
-        try:
-            with disk_errors():
-                sync_directory(directory)
-        except DfsError as error:
-            results.update(dict.fromkeys(members, error))
+    each(BlockWriter.confirm)  # the first one in a directory for all of them
     return [results[index] for index in range(len(batch))]

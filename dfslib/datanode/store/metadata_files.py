@@ -146,12 +146,16 @@ class MetadataFiles:
 
     def publish(self, name: str, temporary: Path, position: str) -> bool:
         """Give a whole and synced file its name, durably, and remember the `position` that it leads to; whether there
-        was none of that name. Raises OSError."""
+        was none of that name. Raises OSError; there is none then, as it would be listed and may not be on disk."""
         with self._names:
             path = self._folder / name
             created = not path.exists()
             temporary.rename(path)
-            sync_directory(self._folder)
+            try:
+                sync_directory(self._folder)
+            except OSError:
+                path.unlink()
+                raise
         self.position.brought(position)
         return created
 

@@ -51,7 +51,8 @@ class KeptPosition:
             if name and self._name >= name:
                 os.utime(self._root / self._name)  # younger than the copy again; a power cut may undo it
                 return
-            if name:  # a new file, not the old one renamed, and so a younger one
+            if name:  # a new file, not the old one renamed, and so a younger one; nor one whose sync failed
+                (self._root / name).unlink(missing_ok=True)
                 os.close(os.open(self._root / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
             if self._name:
                 (self._root / self._name).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -40,6 +41,8 @@ async def put_block(request: web.Request) -> web.Response:
         headers.get(routes.HEADER_CACHED) == "true",
         _parse_flag(headers, routes.HEADER_SYNC, default=True),
     )
+    if services.store.unsynced.is_failing:
+        new = replace(new, sync=True)
     check_length(request.content_length)
     body_pieces = pieces(request, services.body_timeout_s)
     if (text := headers.get(routes.HEADER_GRANT)) is not None:
@@ -53,9 +56,9 @@ async def put_block(request: web.Request) -> web.Response:
 
 
 async def sync_blocks(request: web.Request) -> web.Response:
-    """204 when every block that was acknowledged before is on disk."""
+    """204 when every block that was acknowledged before is on disk, or the namenode knows that it is lost."""
     services = request.app[SERVICES]
-    await asyncio.get_running_loop().run_in_executor(services.pool, services.store.sync)
+    await asyncio.get_running_loop().run_in_executor(services.pool, services.sync.sync)
     return web.Response(status=204)
 
 

@@ -218,8 +218,9 @@ class ShortRequests(asyncio.Protocol):
         """What need not be on the disk yet is written right here: into the page cache, which takes less time than to
         wake a thread."""
         services = self._get_services()
-        if put.new.sync:
-            return await receive_block(services, put.new, _once(put.body), len(put.body))
+        if put.new.sync or services.store.unsynced.is_failing:
+            new = replace(put.new, sync=True)
+            return await receive_block(services, new, _once(put.body), len(put.body))
         with services.store.writing(put.new.block) as intent:
             (stored,) = write_batch(services.store, [(replace(put.new, intent=intent), put.body)])
         if isinstance(stored, DfsError):
