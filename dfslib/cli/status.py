@@ -84,8 +84,8 @@ def describe_metadata(metadata: MetadataState, now_s: float) -> list[str]:
 
 
 def describe_level(status: ClusterStatus) -> list[str]:
-    """That an upgrade is to be finalized, where it is."""
-    if status.level >= status.newest_level:
+    """That an upgrade is to be finalized, where it is. Before it is open, a namenode does not know the level."""
+    if status.metadata.state != "open" or status.level >= status.newest_level:
         return []
     return [f"upgrade: to be finalized: level {status.level} of {status.newest_level}; when all is well: {FINALIZE}"]
 
@@ -108,8 +108,9 @@ def lines(status: ClusterStatus, now_s: float) -> list[str]:
             ]
         )
     alive = sum(node.state == "alive" for node in status.nodes)
+    who = f"cluster {status.cluster_id}" if status.cluster_id else "no cluster yet"
     head = (
-        f"cluster {status.cluster_id}, up {duration(status.uptime_s)}, DFS {status.version}: "
+        f"{who}, up {duration(status.uptime_s)}, DFS {status.version}: "
         f"{alive} of {len(status.nodes)} datanodes alive, replication {status.replication} "
         f"(at least {status.min_replicas}), {status.garbage_blocks} blocks to be deleted"
     )

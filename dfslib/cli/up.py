@@ -27,6 +27,7 @@ from dfslib.client.owners import own_user
 from dfslib.config import DEFAULT_PORT, parse_replication
 from dfslib.errors import DfsError
 from dfslib.mount.fuse_mounting import unmount
+from dfslib.mount.mounted import is_mounted
 
 _START_S: Final = 60.0
 """A namenode with a large tree opens it in seconds, a datanode lists its blocks; past this something is wrong."""
@@ -172,14 +173,20 @@ class Cluster:
             self._complain(f"{self._mountpoint} is not mounted; the cluster runs without")
 
     def _unmount(self) -> None:
-        """First of all, while there is somebody to take what was written."""
-        if self._mounted and self._mountpoint is not None:
-            try:
-                unmount(self._mountpoint.absolute())
-            except DfsError as error:
-                self._complain(f"{error}; it goes when nobody uses it any more")
-                with contextlib.suppress(DfsError):
-                    unmount(self._mountpoint.absolute(), lazy=True)
+        """First of all, while there is somebody to take what was written. The user may have taken it off before."""
+        if not self._mounted or self._mountpoint is None:
+            return
+        mountpoint = self._mountpoint.absolute()
+        if not is_mounted(mountpoint):
+            return
+        try:
+            unmount(mountpoint)
+        except DfsError as error:
+            if not is_mounted(mountpoint):  # somebody was faster
+                return
+            self._complain(f"{error}; it goes when nobody uses it any more")
+            with contextlib.suppress(DfsError):
+                unmount(mountpoint, lazy=True)
 
     def _wait_until(self, ready: Callable[[], bool], deadline: float) -> bool:
         while not self._signals:

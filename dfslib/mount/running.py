@@ -127,6 +127,8 @@ async def _serve(filesystem: FileSystem, settings: MountSettings, ready: Callabl
 
 def _fusepy_options(settings: MountSettings) -> dict[str, object]:
     options: dict[str, object] = {"fsname": settings.source or settings.url}
+    if sys.platform == "linux":
+        options["subtype"] = "dfs"  # shows as fuse.dfs, by which mounts of DFS are known
     options |= dict.fromkeys(for_fusermount(settings.kernel_options), True)
     if settings.allow_other:
         options["allow_other"] = True

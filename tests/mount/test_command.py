@@ -133,10 +133,15 @@ def test_the_portable_binding(cluster: Cluster, place: Path, tmp_path: Path) -> 
     ]  # fmt: skip
     run("head -c 3000000 /dev/urandom > big; cp big copy; cmp big copy; truncate -s 5 big; rm -r d copy big", place)
     assert run("ls", place) == run([*DFS, "--url", cluster.url, "ls", "/"])
-    run(["umount", str(place)])
+    run([*DFS, "umount", str(place)])
+    assert not is_mounted(place)
+    run([*DFS, "--binding", "fusepy", "--log", str(tmp_path / "log"), str(place), *address(cluster)])
+    run([*DFS, "umount", "--lazy", str(place)])
+    assert not is_mounted(place)
 
 
-def test_up_mounts_and_takes_off_the_mount_first(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken_off_before", [False, True])
+def test_up_mounts_and_takes_off_the_mount_first(place: Path, tmp_path: Path, *, taken_off_before: bool) -> None:
     ports = free_ports(2)
     up = subprocess.Popen(
         [*DFS, "up", "--datanodes=1", f"--data={tmp_path}/var", f"--port={ports[0]}", f"--mount={place}"],
@@ -147,6 +152,8 @@ def test_up_mounts_and_takes_off_the_mount_first(place: Path, tmp_path: Path) ->
         lines = [up.stdout.readline() for _ in range(4)]
         assert lines[3] == f"mounted: {place}\n"
         run("echo kept > f", place)
+        if taken_off_before:
+            run([*DFS, "umount", str(place)])
     finally:
         up.terminate()
     assert up.wait(DEADLINE_S) == 0

@@ -105,7 +105,8 @@ class Opening:
                 f"a restore of cluster {self._only} was begun here, and none of its datanodes has come: start them"
             )
         if quiet_s < NEW_S:
-            return Wait(f"{len(self._joiners)} new datanodes have come, others may be on their way")
+            come = "1 new datanode" if len(self._joiners) == 1 else f"{len(self._joiners)} new datanodes"
+            return Wait(f"{come} came, others may be on their way")
         return NewCluster()
 
     def _decide_restore(self, members: list[Joiner], quiet_s: float) -> Decision:
@@ -132,7 +133,8 @@ class Opening:
             )
         if (away or not named) and quiet_s < GATHER_S:
             others = f"{len(away)} that the newest copy names" if away else "others"
-            return Wait(f"{len(members)} datanodes of cluster {clusters[0]} have come; {others} may be on their way")
+            come = "1 datanode" if len(members) == 1 else f"{len(members)} datanodes"
+            return Wait(f"{come} of cluster {clusters[0]} came; {others} may be on their way")
         if branch is not None:
             members = [joiner for joiner in members if joiner.node in branch.holders]
         return Restore(members)

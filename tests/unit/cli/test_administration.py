@@ -311,3 +311,11 @@ def test_status_tells_that_an_upgrade_is_to_be_finalized(run: Run, script: Scrip
     assert run("status", "--json").json["newest_level"] == 2
     script(structs.replace(outstanding, level=2))
     assert "finalize" not in run("status").out
+
+
+def test_status_of_a_namenode_that_waits_claims_nothing_of_a_cluster(run: Run, script: Script) -> None:
+    waiting = MetadataBody("waiting", "1 new datanode came, others may be on their way")
+    script(structs.replace(body(), cluster_id="", metadata=waiting, level=1, newest_level=2))
+    out = run("status").out
+    assert out.startswith("no cluster yet, up 5 s, ")
+    assert "upgrade" not in out
