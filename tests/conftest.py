@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import interleaving
 from tests.cluster.forked_server import Zygote
@@ -15,6 +16,11 @@ from tests.cluster.real_cluster import Server
 
 _LONGEST_FIRST: Final = ("model", "faults", "cluster", "contract", "arch", "unit")
 """The folders of tests, those with the longest tests first: whoever is done early finds something short to do."""
+
+
+# A busy machine takes its time, also for a single example.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

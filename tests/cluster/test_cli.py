@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 import requests
 
+from tests.cluster.plain_http import call, read_file
 from tests.cluster.real_cluster import ROOT, Cluster, MakeCluster, alive_datanodes, free_ports, wait_until
 from tests.deadline import DEADLINE_S
 
@@ -118,7 +119,7 @@ def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster: MakeCluster) 
     cluster = make_cluster(3, DFS_REPLICATION="1", DFS_DEAD_AFTER="6")
     files = {f"/f{number}": os.urandom(20_000 + number) for number in range(12)}
     for path, data in files.items():
-        assert ask(cluster.url, "put", "-", path, input=data).returncode == 0
+        assert call(cluster.url, "PUT", f"/fs{path}", data).status == 201
     leaving = cluster.datanodes[0]
     refused = ask(cluster.url, "forget", leaving.url)
     assert (refused.returncode, b"stop it first" in refused.stderr) == (1, True)
@@ -129,12 +130,13 @@ def test_a_datanode_is_drained_stopped_and_forgotten(make_cluster: MakeCluster) 
     again = ask(cluster.url, "drain", leaving.url)
     assert b"safe to remove" in again.stdout
     assert leaving.stop() == 0
-    wait_until(lambda: b"draining" not in ask(cluster.url, "status").stdout, "it is gone")
+    wait_until(lambda: b"draining" not in call(cluster.url, "GET", "/cluster").body, "it is gone")
+    assert b"draining" not in ask(cluster.url, "status").stdout
     forgotten = ask(cluster.url, "forget", leaving.url)
     assert (forgotten.returncode, forgotten.stderr) == (0, b"")
     nodes = json.loads(ask(cluster.url, "status", "--json").stdout)["nodes"]
     assert len(nodes) == 2
-    assert {path: ask(cluster.url, "cat", path).stdout for path in files} == files
+    assert {path: read_file(cluster.url, f"/fs{path}").body for path in files} == files
     assert ask(cluster.url, "fsck").returncode == 0
     other = nodes[0]["id"]
     assert ask(cluster.url, "drain", other[:8]).returncode == 0
