@@ -12,7 +12,7 @@ PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: help setup up test test-mount test-swarm test-mesh soak lint bench lock clean install uninstall
+.PHONY: help setup up test test-mount test-swarm test-mesh test-all soak lint bench lock clean install uninstall
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -26,13 +26,16 @@ test: $(DEV) ## run the tests of the cluster, WORKERS=4 side by side
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-mount: $(DEV) ## run the tests of mounts: needs /dev/fuse
-	$(BIN)/python -m pytest tests/mount
+	$(BIN)/python -m pytest $(PARALLEL) tests/mount
 
 test-swarm: $(DEV) ## run the tests of the image and of stacks on a swarm: needs root, docker.io, docker-compose, docker-registry, debootstrap
-	$(BIN)/python -m pytest tests/swarm --ignore tests/swarm/mesh_vm
+	$(BIN)/python -m pytest -p tests.swarm.passed --stamp swarm tests/swarm --ignore tests/swarm/mesh_vm
 
 test-mesh: $(DEV) ## behind a swarm's true routing mesh, in a virtual machine: needs qemu-system-x86 and what test-swarm needs
-	$(BIN)/python -m pytest -s tests/swarm/mesh_vm
+	$(BIN)/python -m pytest -p tests.swarm.passed --stamp mesh -s tests/swarm/mesh_vm
+
+test-all: ## lint and all tests, whatever has passed before
+	for target in lint test test-mount test-swarm test-mesh; do $(MAKE) $$target || exit; done
 
 soak: $(DEV) ## faults for MINUTES=30, with new seeds, until something is lost
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
