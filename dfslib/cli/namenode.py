@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import Final
 
 from dfslib.cli.command import Command
 from dfslib.cli.session import Session
 from dfslib.cli.status import describe_metadata
+from dfslib.client.results import MetadataState
+
+_SERVED: Final = "the metadata is served already: there is nothing to open"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -22,27 +26,36 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace, session: Session) -> None:
-    before = session.namenode.status()
-    if args.force:
-        if not args.yes and not sys.stdin.isatty():
-            session.complain("namenode open --force asks before it begins; where nobody can be asked, give --yes")
-            raise SystemExit(2)
-        for line in describe_metadata(before.metadata, time.time()):
-            session.line(line)
-        question = "Serve the metadata of this namenode? What only others have been told of is given up. [y/N] "
-        if not args.yes and not session.confirmed(question):
-            session.complain("nothing was opened")
-            return
-        after = session.namenode.open_metadata(force=True)
-    elif before.metadata.state != "open":
-        session.complain(f"the metadata is not served: {before.metadata.detail}")
+    before = session.namenode.status().metadata
+    if not args.force:
+        if before.state == "open":
+            session.line(f"the metadata is served already: {before.detail}" if before.detail else _SERVED)
+        else:
+            session.complain(f"the metadata is not served: {before.detail}")
         return
-    else:
-        after = before
-    for line in describe_metadata(after.metadata, time.time()):
+    if not args.yes and not _agreed(session, before):
+        return
+    after = session.namenode.open_metadata(force=True).metadata
+    same = (after.restored_until, after.detail) == (before.restored_until, before.detail)
+    if before.state == "open" and same:  # what is opened by force is a restore to the last change
+        session.line(_SERVED)
+        return
+    for line in describe_metadata(after, time.time()):
         session.line(line)
-    if args.force and after.metadata.held:
+    if after.held:
         session.line("Look at the files, at /lost+found and at `dfs fsck`; then `dfs release`.")
+
+
+def _agreed(session: Session, before: MetadataState) -> bool:
+    if not sys.stdin.isatty():
+        session.complain("namenode open --force asks before it begins; where nobody can be asked, give --yes")
+        raise SystemExit(2)
+    for line in describe_metadata(before, time.time()):
+        session.line(line)
+    if session.confirmed("Serve the metadata of this namenode? What only others have been told of is given up. [y/N] "):
+        return True
+    session.complain("nothing was opened")
+    return False
 
 
 COMMAND = Command(

@@ -16,8 +16,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace, session: Session) -> None:
     del args
+    held = session.namenode.status().metadata.held
     status = session.namenode.release()
-    session.line("released: blocks that no file uses are deleted from the datanodes again")
+    if held:
+        session.line("released: blocks that no file uses are deleted from the datanodes again")
+    else:
+        session.line("nothing was held: blocks that no file uses are deleted from the datanodes as ever")
     for line in describe_metadata(status.metadata, time.time()):
         session.line(line)
 

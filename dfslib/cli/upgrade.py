@@ -17,6 +17,7 @@ from dfslib.client.results import DatanodeUpgrade, MountUpgrade, UpgradeStatus
 
 _UNKNOWN: Final = "-"
 """In the place of a version that was not told."""
+_NOTHING: Final = "nothing is to be finalized"
 _TOLD_MAX: Final = 8
 """Who stands in the way, in a refusal of one line."""
 
@@ -42,7 +43,10 @@ def _run(args: argparse.Namespace, session: Session) -> None:
     if args.json:
         session.json(asdict(status))
         return
-    for line in lines(status):
+    told = lines(status)
+    if args.action == "finalize":
+        told = [line for line in told if line != _NOTHING]  # said already, in the line before
+    for line in told:
         session.line(line)
 
 
@@ -86,7 +90,7 @@ def lines(status: UpgradeStatus) -> list[str]:
 
 def _verdict(status: UpgradeStatus) -> list[str]:
     if status.level >= status.newest_level:
-        return ["nothing is to be finalized"]
+        return [_NOTHING]
     if status.possible:
         return [f"possible now: {FINALIZE}"]
     return ["not possible yet:", *(f"  {obstacle}" for obstacle in _obstacles(status))]

@@ -136,10 +136,11 @@ def test_forget(run: Run, script: Script) -> None:
 
 
 def test_release(run: Run, script: Script) -> None:
-    asked = script(body(metadata=MetadataBody()))
-    result = run("release")
-    assert (result.status, asked) == (0, [("/cluster/release", {})])
-    assert result.out.startswith("released: ")
+    for held, said in ((True, "released: "), (False, "nothing was held: ")):
+        asked = script(body(metadata=MetadataBody(held=held)), body(metadata=MetadataBody()))
+        result = run("release")
+        assert (result.status, asked[-1]) == (0, ("/cluster/release", {}))
+        assert result.out.startswith(said)
 
 
 WAITING = body(node(), metadata=MetadataBody("waiting", "for dfs restore: data2 has the metadata up to noon"))
@@ -213,8 +214,11 @@ def test_namenode_open_without_force_tells_what_is_waited_for(run: Run, script: 
     result = run("namenode", "open")
     assert (result.status, asked) == (1, [("/cluster", {})])
     assert result.err == "dfs: the metadata is not served: this metadata may be an old copy\n"
-    script(body(node()))
-    assert run("namenode", "open").status == 0
+    for force in ((), ("--force", "--yes")):
+        script(body(node()))
+        result = run("namenode", "open", *force)
+        assert result.status == 0
+        assert result.out == "the metadata is served already: there is nothing to open\n"
     assert run("namenode").status == run("namenode", "close").status == 2
 
 
@@ -302,6 +306,7 @@ def test_upgrade_finalize_says_so_where_nothing_is_left(run: Run, script: Script
     script(RAISED)
     result = run("upgrade", "finalize", "--yes")
     assert (result.status, result.out.splitlines()[0]) == (0, "there is nothing left to finalize")
+    assert result.out.count("finalize") == 1
 
 
 def test_status_tells_that_an_upgrade_is_to_be_finalized(run: Run, script: Script) -> None:
