@@ -227,3 +227,24 @@ def test_cut_off_while_it_runs(make_cluster: MakeCluster) -> None:
     assert "Bus error" in (cluster.folder / "namenode" / "crash-last.txt").read_text()
     assert "Bus error" in cluster.namenode.log.read_text()
     assert len(aside(cluster)) == 1
+    put(cluster, "/after", b"after")
+    wait_copied(cluster)
+
+
+def test_an_older_store_is_put_over_the_one_that_is_open(make_cluster: MakeCluster) -> None:
+    """The next write finds that it does not go on from what was committed last."""
+    cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
+    store = cluster.folder / "namenode" / "data.mdb"
+    put(cluster, "/old", b"old")
+    older = store.read_bytes()
+    for path, data in FILES.items():
+        put(cluster, path, data)
+    wait_copied(cluster)
+    with store.open("r+b") as file:
+        file.write(older)
+    answer = call(cluster.url, "PUT", "/fs/late", b"late")
+    assert (answer.status, answer.error) == (503, "EUNAVAILABLE")
+    wait_until(lambda: any(store.parent.glob("outdated-*")), "it is found to be an older one, and set aside")
+    wait_open(cluster)
+    require_everything(cluster, FILES | {"/old": b"old"})
+    assert call(cluster.url, "GET", "/fs/late").status == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -100,3 +101,37 @@ def test_a_disk_that_becomes_read_only_is_left_out(small_cluster: Cluster) -> No
     remount("rw")
     wait_until(writable, "it is back")
     wait_until(lambda: call(cluster.url, "GET", "/cluster/fsck").json()["healthy"], "it has what it missed")
+
+
+def test_the_namenodes_disk_is_full(tmp_path: Path) -> None:
+    """Writes are refused, nothing is taken for damage, and they go on when space returns, without a restart."""
+    cluster = Cluster(tmp_path, 2)
+    folder = Path(cluster.namenode.env["DFS_DB_PATH"])
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
+    filler = folder / "filler"
+    try:
+        cluster.start()
+        kept = {f"/fs/before{number}": b"%d" % number for number in range(20)}
+        for path, data in kept.items():
+            assert call(cluster.url, "PUT", path, data).status == 201
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        refused = 0
+        for number in range(30):
+            path = f"/fs/{number}-{'x' * 200}"
+            answer = call(cluster.url, "PUT", path, b"full")
+            if answer.status == 201:
+                kept[path] = b"full"
+            else:
+                assert (answer.status, answer.error) == (507, "ENOSPC")
+                refused += 1
+        assert refused
+        assert {path: read_file(cluster.url, path).body for path in kept} == kept
+        filler.unlink()
+        assert call(cluster.url, "PUT", "/fs/after", b"after").status == 201
+        assert "damaged" not in cluster.namenode.log.read_text()
+    finally:
+        cluster.stop()
+        subprocess.run(["umount", str(folder)], check=True)

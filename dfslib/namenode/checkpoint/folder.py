@@ -38,9 +38,13 @@ class Folder:
 
     def begin(self) -> None:
         """Make the folder; delete what an earlier process left in it. Raises OSError."""
-        self._path.mkdir(exist_ok=True)
+        self._make()
         for path in self._path.iterdir():
             path.unlink()
+
+    def _make(self) -> None:
+        """It is moved away with a store that is set aside, and may be so at any time before that one is open."""
+        self._path.mkdir(exist_ok=True)
 
     def path(self, name: FileName) -> Path:
         return self._path / str(name)
@@ -49,6 +53,7 @@ class Folder:
         """Raises OSError; then nothing is left of it."""
         temporary = self._path / "journal"
         encoder = Encoder()
+        self._make()
         try:
             with temporary.open("wb") as file:
                 file.write(encoder.header(header))
@@ -64,6 +69,7 @@ class Folder:
         """What `write` writes to a path, under the name of the header that it returns. Raises what it raises, and
         OSError."""
         temporary = self._path / "checkpoint"
+        self._make()
         try:
             header = await write(temporary)
             return await asyncio.to_thread(self._named, temporary, header)

@@ -131,10 +131,14 @@ def _digest_of(total: int) -> bytes:
 class Recorder:
     """The history of one open store. For the thread that commits; `history` may be read from any."""
 
-    def __init__(self, history: History, run: bytes, wall_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, history: History, run: bytes, wall_ns: Callable[[], int], record: bytes | None = None
+    ) -> None:
+        """`record` is what LINEAGE is in the store."""
         self.history = history
         self._run = run
         self._wall_ns = wall_ns
+        self._record = record
 
     @classmethod
     def load(
@@ -148,15 +152,21 @@ class Recorder:
         they cannot be read."""
         head = lineage_of(txn)
         runs = runs_of(txn)
+        data = txn.get(LINEAGE)
         if head is None:
-            data = txn.get(LINEAGE)
             head, runs = _begun_anew(txn, None if data is None else decode_lineage(data), runs)
-        return cls(History(head, runs), new_run(), wall_ns)
+        return cls(History(head, runs), new_run(), wall_ns, data)
 
     @property
     def run(self) -> bytes:
         """This run's id; it is in the history from its first commit on."""
         return self._run
+
+    def agrees(self, txn: ReadTxn) -> bool:
+        """Whether a transaction goes on from the last commit that is known here; else somebody has put another store in
+        the place of the one that is open."""
+        data = txn.get(LINEAGE)
+        return data == self._record and txn.number == self.history.head.number + 1
 
     def step(self, number: int, written: Writes, before: Writes) -> Step:
         """What this commit makes of the history; `before` has the keys' values before it. The records are to be
@@ -186,6 +196,7 @@ class Recorder:
     def adopted(self, step: Step) -> None:
         """The commit is durable."""
         self.history = step.history
+        self._record = step.records[LINEAGE]
 
 
 def _begun_anew(txn: ReadTxn, last: Lineage | None, runs: tuple[Run, ...]) -> tuple[Lineage, tuple[Run, ...]]:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 MAP_BYTES: Final = 1 << 40
 """Address space, not disk: the file grows as it is used. At 160 bytes an inode this is never reached, so
 the map never has to be grown under running readers."""
+_FULL_BYTES: Final = 1 << 20
+"""Less is free on a disk on which a write has just been cut short."""
 _GROUP_MAX: Final = 1024
 """Functions in one commit; bounds the wait of the first one in a group."""
 
@@ -183,6 +185,13 @@ class LmdbEngine:
         self._on_damage(str(error))
         return Unavailable(f"the metadata is damaged, or was taken for it: {error}")
 
+    def _commit_failure(self, error: Exception) -> Exception:
+        """What those get whose commit has raised this. LMDB tells a write that was cut short as EIO, and a full disk
+        cuts writes short."""
+        if isinstance(error, lmdb.Error) and _is_full(self._path):
+            error = lmdb.DiskError(str(error))
+        return self._told(error) if isinstance(error, _DAMAGE) else _failure(error)
+
     def journal(self, listener: Journal | None) -> None:
         self._listeners.journal = listener
 
@@ -234,6 +243,8 @@ class LmdbEngine:
             with self._env.begin(write=True) as txn:
                 base = LmdbTxn(txn)
                 number = base.number
+                if not self._recorder.agrees(base):
+                    raise DamagedMetadata("the store is not the one that was opened: somebody has written into it")
                 changed = False
                 for request in group:
                     buffer = WriteBuffer(base)
@@ -263,7 +274,7 @@ class LmdbEngine:
                         txn.put(key, record)
         except Exception as error:
             log.exception("metadata commit failed")
-            failure = self._told(error) if isinstance(error, lmdb.Error) else _failure(error)
+            failure = self._commit_failure(error)
             return [_Outcome(request.future, None, failure) for request in group]
         if step is not None:
             self._recorder.adopted(step)
@@ -290,6 +301,14 @@ def _settle(outcomes: list[_Outcome]) -> None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _FULL_BYTES
 
 
 def _failure(error: Exception) -> DfsError:

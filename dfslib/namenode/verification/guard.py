@@ -162,7 +162,10 @@ class Guard:
                 self._met = reason
                 waiting = self._damaged
         if waiting is self._damaged:
-            self._save(suspect=reason)
+            try:
+                self._save(suspect=reason)
+            except OSError as error:  # whoever commits tells this, and it must end neither that nor what follows
+                log.warning(event("damage could not be noted", reason=error, action="starting again all the same"))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(waiting.set)
 
