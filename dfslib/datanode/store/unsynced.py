@@ -26,13 +26,21 @@ class Unsynced:
         self._unsynced: set[BlockId] = set()
         self._doubtful: set[BlockId] = set()
         self._lost: set[BlockId] = set()
+        self._confirmed: set[BlockId] | None = set()
+        """Until a sync of the volume: the blocks that are known to be on disk all the same, whatever a process before
+        this one has left. None after that."""
         self.is_failing = False
         """A sync has failed and none has succeeded since: what comes is to be synced at once."""
 
     def is_synced(self, block: BlockId) -> bool:
         """Whether a block that is here is known to be on disk."""
         with self._lock:
-            return block not in self._unsynced
+            return block not in self._unsynced and (self._confirmed is None or block in self._confirmed)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether what a process before this one has left may not be on disk."""
+        return self._confirmed is not None
 
     def waiting(self) -> set[BlockId]:
         """Blocks that are on disk once a sync of the volume has succeeded that begins now."""
@@ -52,11 +60,18 @@ class Unsynced:
         """Its own file and name have been synced."""
         with self._lock:
             self._forget(block)
+            if self._confirmed is not None:
+                self._confirmed.add(block)
 
     def synced(self, blocks: Iterable[BlockId]) -> None:
         """A sync of the volume has succeeded that began when these were `waiting`: but for those in doubt since."""
         with self._lock:
             self._unsynced.difference_update(set(blocks) - self._doubtful)
+
+    def checked(self) -> None:
+        """What a process before this one has left is on disk, but for what is in doubt."""
+        with self._lock:
+            self._confirmed = None
 
     def doubt(self, blocks: Iterable[BlockId]) -> None:
         with self._lock:

@@ -59,8 +59,6 @@ class VolumeSync:
         self._filesystem = FilesystemSync(store.tmp)
         self._mark = root / "sync-failed"
         self._opened_ns = now_ns()
-        self._is_new = True
-        """What the process before this one left unsynced is not known."""
         self._failing_since_s: float | None = None
 
     def sync(self) -> None:
@@ -70,7 +68,7 @@ class VolumeSync:
         if not self._turn.acquire(timeout=_TURN_S):
             raise Unavailable("the datanode's disk is still busy with another sync")
         try:
-            if self._is_new or self._unsynced.waiting():
+            if self._unsynced.is_new or self._unsynced.waiting():
                 self._sync_all()
             if doubtful := self._unsynced.doubtful():
                 self._note()
@@ -90,7 +88,7 @@ class VolumeSync:
 
     def _sync_all(self) -> None:
         blocks = self._unsynced.waiting()
-        failed_before = self._is_new and self._mark.exists()
+        failed_before = self._unsynced.is_new and self._mark.exists()
         failed = False
         try:
             with self._unsynced.syncing():
@@ -99,9 +97,9 @@ class VolumeSync:
         except OSError as error:
             failed = True
             log.error(event("sync failed", reason=error, unsynced=len(blocks), action="written anew"))  # noqa: TRY400
-        if failed_before or (failed and self._is_new):
+        if failed_before or (failed and self._unsynced.is_new):
             self._unsynced.doubt(self._not_on_disk())
-        self._is_new = False
+        self._unsynced.checked()
 
     def _note(self) -> None:
         """Where it cannot be, the disk takes no writes, and the next process finds that out by itself."""

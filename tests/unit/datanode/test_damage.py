@@ -265,7 +265,7 @@ def test_many_losses_are_told_by_a_report(tmp_path: Path, monkeypatch: pytest.Mo
                     await fetch(c, routes.block(BlockId(block)) + "?local=true")
                 await c.namenode.until(lambda: c.namenode.reports[-1].blocks == [])
                 beats = len(c.namenode.heartbeats)
-                await c.namenode.until(lambda: len(c.namenode.heartbeats) > beats + 1)
-                assert c.namenode.heartbeats[-1].bad == []
+                # One that was missed while the report was made may be told once more.
+                await c.namenode.until(lambda: len(c.namenode.heartbeats) > beats and not c.namenode.heartbeats[-1].bad)
 
     asyncio.run(main())

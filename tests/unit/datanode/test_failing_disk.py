@@ -154,6 +154,17 @@ def test_a_process_syncs_what_the_one_before_it_left(datanode: Datanode) -> None
     assert datanode.has(ONE)
 
 
+def test_a_process_takes_nothing_for_synced_that_the_one_before_it_left(datanode: Datanode) -> None:
+    datanode.put(ONE, b"one", sync=False)
+    datanode.end()
+    datanode.disk.fails = True
+    datanode.disk.write_back()
+    datanode.disk.fails = False
+    datanode.start()
+    assert not datanode.put(ONE, b"one", sync=True).created
+    assert datanode.has(ONE)
+
+
 @pytest.mark.parametrize("what", ["file", "name"])
 def test_a_block_whose_fsync_failed_is_not_here_and_the_next_attempt_writes_all_of_it(
     datanode: Datanode, what: str, monkeypatch: pytest.MonkeyPatch
