@@ -24,6 +24,10 @@ NEW_S: Final = 5.0
 GATHER_S: Final = 10.0
 """Datanodes that have not come are waited for until nobody new has come for so long."""
 
+SETTLE_S: Final = 3.0
+"""Where all have come whom the newest copy names that is there: one that joined the cluster after that copy was made is
+named by none of them, and may have a newer one. Datanodes that are there try to join every half second."""
+
 
 class Joiner(NamedTuple):
     """A datanode that wants to join. `cluster_id` is empty on a new volume. `epoch`, `level`: of its cluster, as it
@@ -131,7 +135,7 @@ class Opening:
                 f"may have a newer one; start {', '.join(sorted(node[:8] for node in away))}, or `dfs restore` what is "
                 "there"
             )
-        if (away or not named) and quiet_s < GATHER_S:
+        if quiet_s < (GATHER_S if away or not named else SETTLE_S):
             others = f"{len(away)} that the newest copy names" if away else "others"
             come = "1 datanode" if len(members) == 1 else f"{len(members)} datanodes"
             return Wait(f"{come} of cluster {clusters[0]} came; {others} may be on their way")
