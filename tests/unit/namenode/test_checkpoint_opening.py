@@ -62,8 +62,10 @@ class Driven:
 def test_new_datanodes_alone_make_a_new_cluster_once_nobody_else_comes() -> None:
     driven = Driven()
     assert isinstance(driven.decide(100.0), Wait)
-    driven.join(100.0, joiner("x"), joiner("y"))
-    assert isinstance(driven.decide(100.0 + NEW_S - 0.1), Wait)
+    driven.join(99.0, joiner("x"))
+    assert driven.decide(99.0) == Wait("1 new datanode came, others may be on their way")
+    driven.join(100.0, joiner("y"))
+    assert driven.decide(100.0 + NEW_S - 0.1) == Wait("2 new datanodes came, others may be on their way")
     assert isinstance(driven.decide(100.0 + NEW_S), NewCluster)
 
 
