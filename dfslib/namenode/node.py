@@ -120,7 +120,7 @@ class NameNode:
         collector = GarbageCollector(
             engine, orders, in_flight, clocks, settings["DFS_GARBAGE_DELAY"], is_held=lambda: keeper.hold.held
         )
-        unsynced = Unsynced(registry, time.monotonic)
+        unsynced = Unsynced(engine, registry, in_flight, time.monotonic)
         new_id = BlockIds()
         writer = BlockWriter(
             registry,

@@ -89,7 +89,7 @@ class Parts:
         self.changing = Changing(self.engine, self.sessions.locks.check, self.now_ns, stamp)
         self.writing = Writing(
             self.engine, self.changing, self.sessions, self.writer, packer, self.deferral,
-            Unsynced(self.registry, self.monotonic),
+            Unsynced(self.engine, self.registry, self.in_flight, self.monotonic),
         )  # fmt: skip
 
     def now_ns(self) -> int:

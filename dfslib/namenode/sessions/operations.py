@@ -49,7 +49,7 @@ class Operations:
             wire.RemoveXattr: changing.remove_xattr,
             wire.NoteAccess: changing.note_access,
             wire.Punch: changing.punch,
-            wire.CopyRange: changing.copy_range,
+            wire.CopyRange: writing.copy_range,
             wire.Commit: writing.commit,
             wire.Write: writing.write,
             wire.Sync: lambda _, seq, request: writing.sync(request),

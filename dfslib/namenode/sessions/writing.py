@@ -63,7 +63,7 @@ class Writing:
         done, repeated = self._done_before(session, seq), True
         if done is None:
             self._check_commit(session, request)
-            self._unsynced.note(request.ino, {node for ref in request.blocks for node in ref.nodes})
+            self._unsynced.note(request.ino, request.blocks)
 
             def commit(txn: Txn) -> Done:
                 if request.size is not None:
@@ -113,7 +113,7 @@ class Writing:
         try:
             placed = _placed(request.pieces, packed.ref.block, packed.block_offset)
             if not request.sync:
-                self._unsynced.note(request.ino, packed.ref.nodes)
+                self._unsynced.note(request.ino, [packed.ref])
             done, repeated = await self._changing.transact(
                 session, seq, lambda txn: self._lay(txn, request, placed, [packed.ref]), _fence(request)
             )
@@ -122,8 +122,12 @@ class Writing:
         finally:
             self._writer.release(packed.ref.block, packed.ref.nodes, used=used)
 
+    async def copy_range(self, session: Session, seq: int, request: wire.CopyRange) -> wire.Attributes:
+        self._unsynced.shared(request.source, request.target)
+        return await self._changing.copy_range(session, seq, request)
+
     async def sync(self, request: wire.Sync) -> wire.Done:
-        """Raises Unavailable where no datanode that has it can be asked."""
+        """Raises Unavailable where no datanode that has it can be asked, and what else keeps it from being on disk."""
         await self._unsynced.sync(request.ino)
         return wire.Done()
 
