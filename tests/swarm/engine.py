@@ -21,9 +21,12 @@ import docker
 from docker import DockerClient
 
 from tests.cluster.real_cluster import ROOT, wait_until
+from tests.deadline import DEADLINE_S
 
 BASE = "dfs-test-base:bookworm"
 IMAGE = "dfs-test:latest"
+LONG_S = 10 * DEADLINE_S
+"""For what fetches packages or makes an image: minutes, on a slow machine with a slow network."""
 _PROGRAMS = ("docker", "dockerd", "docker-compose", "debootstrap")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _DEBIAN = "http://deb.debian.org/debian"
@@ -38,7 +41,7 @@ def missing() -> str:
 
 
 def run(
-    words: Sequence[str | Path], *, env: dict[str, str] | None = None, folder: Path = ROOT, timeout_s: float = 300
+    words: Sequence[str | Path], *, env: dict[str, str] | None = None, folder: Path = ROOT, timeout_s: float = LONG_S
 ) -> str:
     """Standard output of a command; fails with its standard error."""
     done = subprocess.run(
@@ -48,7 +51,7 @@ def run(
     return done.stdout
 
 
-def command(*arguments: str | Path, timeout_s: float = 300) -> str:
+def command(*arguments: str | Path, timeout_s: float = LONG_S) -> str:
     """What `docker ARGUMENTS` prints."""
     return run(["docker", *arguments], timeout_s=timeout_s).strip()
 
@@ -60,7 +63,7 @@ def client() -> DockerClient:
 
 
 def answers() -> bool:
-    return subprocess.run(["docker", "version"], capture_output=True, timeout=60).returncode == 0
+    return subprocess.run(["docker", "version"], capture_output=True, timeout=DEADLINE_S).returncode == 0
 
 
 @contextlib.contextmanager
@@ -87,7 +90,7 @@ def running_engine(folder: Path) -> Iterator[None]:
         _forget_client()
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -120,7 +123,7 @@ def make_base() -> None:
         root = Path(folder, "root")
         mirror = os.environ.get("DEBIAN_MIRROR", _DEBIAN)
         packages = "--include=python3,python3-venv,ca-certificates"
-        run(["debootstrap", "--variant=minbase", packages, "bookworm", root, mirror], timeout_s=600)
+        run(["debootstrap", "--variant=minbase", packages, "bookworm", root, mirror])
         shutil.rmtree(root / "var/cache/apt/archives")
         shutil.rmtree(root / "var/lib/apt/lists")
         if _CERTIFICATES.exists():

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from tests.cluster.real_cluster import free_ports, wait_until
+from tests.deadline import DEADLINE_S
 
 _CONFIGURATION = """
 version: 0.1
@@ -35,7 +36,7 @@ def registry(folder: Path) -> Iterator[str]:
     def answers() -> bool:
         assert process.poll() is None, (folder / "registry.log").read_text()
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5).ok
+            return requests.get(f"http://127.0.0.1:{port}/v2/", timeout=DEADLINE_S).ok
         return False
 
     try:
@@ -43,4 +44,4 @@ def registry(folder: Path) -> Iterator[str]:
         yield f"localhost:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE_S)

@@ -13,13 +13,15 @@ from pathlib import Path
 from docker.models.containers import Container
 
 from tests.cluster.real_cluster import ROOT, alive_datanodes, wait_until
+from tests.deadline import DEADLINE_S
 from tests.swarm import engine
 from tests.swarm.compose import files, settings
 
 INSIDE = ROOT / "tests" / "swarm" / "inside.yml"
 Filters = dict[str, str | list[str] | bool]
 """As the `docker` package takes them."""
-_DEADLINE_S = 120.0
+_DEADLINE_S = 2 * DEADLINE_S
+"""Swarm takes its time: containers have half a minute to stop, and health checks seconds to succeed."""
 
 
 class Stack:
@@ -36,7 +38,7 @@ class Stack:
         self.env |= env
         config = engine.run(["docker-compose", *files(self.overlays), "config"], env=self.env)
         command = ["docker", "stack", "deploy", "--resolve-image", "never", "-c", "-", self.name]
-        subprocess.run(command, input=config, text=True, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, input=config, text=True, check=True, capture_output=True, timeout=_DEADLINE_S)
         self.wait_alive(datanodes)
 
     def wait_alive(self, count: int) -> None:
@@ -64,7 +66,7 @@ class Stack:
 
     def remove(self, volumes: bool = False) -> None:
         """Return when no container of it is left, so that it can be deployed anew."""
-        engine.command("stack", "rm", self.name)
+        wait_until(self._is_given_up, f"the stack {self.name} is given up", _DEADLINE_S, 1)
         wait_until(lambda: not self._all_containers(), f"no container of {self.name} is left", _DEADLINE_S, 0.3)
         networks = engine.client().networks
         wait_until(
@@ -73,6 +75,13 @@ class Stack:
         if volumes:
             for volume in engine.client().volumes.list(filters={"name": f"{self.name}_"}):
                 volume.remove()
+
+    def _is_given_up(self) -> bool:
+        """Once it is said to be: `docker stack rm` fails while a container that ends still uses a network."""
+        done = subprocess.run(["docker", "stack", "rm", self.name], capture_output=True, text=True, timeout=_DEADLINE_S)
+        if done.returncode != 0:
+            print(f"docker stack rm {self.name}: {done.stderr.strip()}")
+        return done.returncode == 0
 
     @property
     def _mine(self) -> Filters:
@@ -105,7 +114,7 @@ class Stack:
         """A rolling update of one service to another image; fails unless swarm says in the end that it is `state`."""
         name = f"{self.name}_{service}"
         command = ["docker", "service", "update", "--quiet", "--no-resolve-image", "--image", image, name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5 * DEADLINE_S)
 
         def status() -> dict[str, str]:
             found: dict[str, str] = engine.client().services.get(name).attrs["UpdateStatus"]
@@ -187,7 +196,7 @@ def _load(command: Sequence[str], stop: Callable[[], object]) -> Iterator[dict[s
     finally:
         stop()
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=DEADLINE_S)
         finally:
             process.kill()
             process.wait()

@@ -89,7 +89,7 @@ def test_every_image_is_replaced_and_no_call_fails(cluster: Stack, mesh: Balance
 @contextlib.contextmanager
 def _mounted(cluster: Stack, path: Path) -> Iterator[Path]:
     """A mount that keeps little."""
-    mount = Mount(cluster.url, path, "-o", "cache=16")
+    mount = Mount(cluster.url, path, "-o", "cache=16,timeout=180")
     try:
         mount.start()
         yield path

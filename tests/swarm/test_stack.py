@@ -13,6 +13,7 @@ from docker.models.containers import Container
 
 from http_client import HttpNameNode
 from tests.cluster.real_cluster import alive_datanodes, wait_until
+from tests.deadline import DEADLINE_S
 from tests.swarm import engine
 from tests.swarm.stack import INSIDE, Stack, load, stack
 
@@ -85,7 +86,7 @@ def test_an_update_waits_until_the_cluster_is_whole_and_not_even_plain_gets_fail
             copies.append(_copies(dfs, "/missed"))
             return update.done()
 
-        wait_until(is_done, "the update is completed", 300, 0.3)
+        wait_until(is_done, "the update is completed", 5 * DEADLINE_S, 0.3)
         update.result()
         print(f"copies meanwhile: {sorted(Counter(copies).items())}")
         assert min(copies) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.real_cluster import ROOT, wait_until
+from tests.deadline import DEADLINE_S
 from tests.swarm import compose, documents, engine
 from tests.swarm.stack import Filters
 
@@ -40,7 +41,7 @@ def plugin(project: compose.Project) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE_S)
         subprocess.run(["umount", "-l", str(FOLDER / "mnt")], check=False, capture_output=True)
         (FOLDER / "volumes.json").unlink(missing_ok=True)
 
