@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 MACHINE = Path(os.environ.get("MESH_VM", "/var/tmp/dfs-mesh-vm"))
 ADDRESS = "10.99.0.1"
 """What `init` gives to the machine."""
-_BOOT_S = 870
+_BOOT_S = 3000
+"""Three times what it takes on two cores that have other things to do as well."""
 
 
 def make_job(folder: Path, image: str) -> None:
@@ -40,7 +41,7 @@ def test_the_true_mesh(image: str, tmp_path: Path) -> None:
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("the mesh's machine cannot run here: qemu-system-x86_64 is not installed")
     began = time.monotonic()
-    engine.run([HERE / "build", MACHINE], timeout_s=600)
+    engine.run([HERE / "build", MACHINE])
     job = tmp_path / "job"
     job.mkdir()
     make_job(job, image)
