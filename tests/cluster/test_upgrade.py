@@ -179,7 +179,7 @@ def test_who_is_in_the_way_is_named_and_nothing_is_changed(made: Cluster, old: P
         refused = call(made.url, "POST", "/cluster/upgrade")
         assert (refused.status, refused.error) == (400, "EINVAL")
         assert f"datanode {away.id[:8]} ({away.url}) does not know levels" in refused.json()["message"]
-        assert "mount old:/mnt does not know levels: update it" in refused.json()["message"]
+        assert "mount old:/mnt does not know levels, lock-generations: update it" in refused.json()["message"]
         done = command(made, "upgrade", "finalize", "--yes")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
         assert "mount old:/mnt" in done.stderr
