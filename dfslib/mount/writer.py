@@ -159,7 +159,8 @@ class Writer:
         if batch is None:
             batch = self._current = Batch(append=append, base=self.size, born_s=self._out.monotonic())
         before = batch.size_bytes
-        position = self.size if append else offset
+        # Appends of a batch are one piece: not behind what others have appended since the first of them.
+        position = max(batch.base, batch.overlay.end) if append else offset
         batch.overlay.write(position, data)
         if position != offset:
             self._out.content_is_off(self.file)

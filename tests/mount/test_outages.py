@@ -230,7 +230,8 @@ def test_a_program_that_waits_can_be_killed_and_signals_that_do_not_kill_are_no_
     cluster.namenode.kill()
     code = (
         "import signal, sys\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
-        "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nprint(open(sys.argv[1]).read(), end='')"
+        "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\nprint(open(sys.argv[1]).read(), end='')\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)"  # no handler stands when the interpreter ends
     )
     path = str(mount.path / "f")
     alarmed = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)

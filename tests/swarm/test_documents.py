@@ -89,7 +89,7 @@ def test_from_a_bare_swarm_to_a_file_and_to_the_next_image(
     try:
         _deploy(stack, checkout)
         content = _put_and_get(stack, checkout)
-        _update(stack, images)
+        _update(stack, images, checkout)
         backup = documents.block("./dfs.py --url http://10.0.0.1:8180/ get -r / /backup/dfs")
         documents.run(backup, {"http://10.0.0.1:8180/": stack.url, "/backup/dfs": f"{tmp_path}/backup"}, checkout)
         assert [path.read_bytes() for path in (tmp_path / "backup").rglob("report.pdf")] == [content]
@@ -128,7 +128,7 @@ def _put_and_get(stack: Stack, checkout: Path) -> bytes:
     return content
 
 
-def _update(stack: Stack, images: str) -> None:
+def _update(stack: Stack, images: str, checkout: Path) -> None:
     before = {container for service in ("name", "data") for container in stack.containers(service)}
     built = engine.derive("next", "LABEL version=next")
     assert engine.client().images.get(built).tag(f"{images}/dfs", "2")
@@ -141,3 +141,5 @@ def _update(stack: Stack, images: str) -> None:
     after = {container for service in ("name", "data") for container in stack.containers(service)}
     assert before.isdisjoint(after)
     assert {container.labels["version"] for container in after} == {"next"}
+    here = {"^./dfs.py": f"./dfs.py --url {stack.url}", "finalize$": "finalize --yes"}
+    assert "level" in documents.run(documents.block("./dfs.py upgrade status"), here, checkout)
