@@ -326,7 +326,10 @@ class VFS:
         return self._files.present(answer.attr)
 
     async def readlink(self, caller: Caller, ino: InodeId) -> bytes:
-        attr = await self.getattr(caller, ino, None)
+        try:
+            attr = await self.getattr(caller, ino, None)
+        except NotFound:
+            raise Stale from None  # a link is read by its name, which may lead to another one by now
         if attr.type is not FileType.SYMLINK:
             raise InvalidArgument("not a symbolic link")
         return attr.target
