@@ -109,7 +109,7 @@ class NameNode:
             registry,
             keeper.cluster,
             journal,
-            guard.write_checkpoint,
+            guard,
             folder / COPIES,
             time.time_ns,
             time.monotonic,

@@ -181,6 +181,37 @@ def test_what_no_datanode_was_told_yet_is_not_lost(
     wait_until(lambda: not list(kept.iterdir()), "what is copied is not kept any longer")
 
 
+def test_damaged_again_before_what_was_restored_is_copied(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
+    files = dict(FILES)
+    for path, data in files.items():
+        put(cluster, path, data)
+    wait_copied(cluster)
+    cluster.namenode.env["DFS_CHECKPOINT_EVERY"] = "3600"  # from now on nothing more is copied
+    for number in range(3):
+        cluster.namenode.kill()
+        harm_store(cluster, [change_names, zero_the_metas, cut_in_half][number])
+        cluster.namenode.start()
+        wait_open(cluster)
+        require_everything(cluster, files)
+        files[f"/between/{number}"] = b"%d" % number * 3000
+        put(cluster, f"/between/{number}", files[f"/between/{number}"])
+    assert len(aside(cluster)) == 3
+    cluster.namenode.kill()
+    cluster.namenode.start()  # killed once more, and damaged after that: the folder is of a later process
+    wait_open(cluster)
+    files["/last"] = b"last"
+    put(cluster, "/last", b"last")
+    cluster.namenode.kill()
+    harm_store(cluster, empty)
+    cluster.namenode.env["DFS_CHECKPOINT_EVERY"] = "1"
+    cluster.namenode.start()
+    wait_open(cluster)
+    require_everything(cluster, files)
+    kept = cluster.folder / "namenode" / "recent"
+    wait_until(lambda: not list(kept.iterdir()), "all of it is on the datanodes")
+
+
 def test_without_a_copy_it_waits_and_says_so(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(0)
     wait_until(lambda: cluster.alive() == 0 and metadata(cluster).state == "open", "a new cluster is begun")
@@ -246,6 +277,49 @@ def test_killed_again_and_again_while_a_damaged_store_is_restored(make_cluster: 
     wait_open(cluster)
     require_everything(cluster, FILES)
     assert healthy(cluster)
+
+
+def change_types(data: bytearray) -> None:
+    """Each value that is an array begins as no value does: what is read cannot be decoded."""
+    for page in range(2 * PAGE, len(data), PAGE):
+        flags = int.from_bytes(data[page + 10 : page + 12], "little")
+        if flags != 2:
+            continue  # no leaf
+        lower = int.from_bytes(data[page + 12 : page + 14], "little")
+        for at in range(page + 16, page + lower, 2):
+            node = page + int.from_bytes(data[at : at + 2], "little")
+            size = int.from_bytes(data[node : node + 2], "little")
+            key = int.from_bytes(data[node + 6 : node + 8], "little")
+            if size > 8 and data[node + 8 : node + 9] == b"i":
+                data[node + 8 + key] = 0xC1
+
+
+def zero_the_pages(data: bytearray) -> None:
+    data[2 * PAGE :] = bytes(len(data) - 2 * PAGE)
+
+
+@pytest.mark.parametrize("harm", [change_types, zero_the_pages], ids=harm_name)
+def test_damaged_while_it_runs(make_cluster: MakeCluster, harm: Callable[[bytearray], None]) -> None:
+    """Whoever meets it gets no answer but that the namenode is not there for now; all the rest goes on by itself."""
+    cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
+    for path, data in FILES.items():
+        put(cluster, path, data)
+    wait_copied(cluster)
+    put(cluster, "/last", b"last")
+    harm_store(cluster, harm)
+    answers = set()
+    for path in FILES:
+        try:
+            answers.add(requests.get(f"{cluster.url}fs{path}", timeout=60, allow_redirects=False).status_code)
+        except requests.RequestException:
+            answers.add(0)
+    if not cluster.namenode.running():
+        cluster.namenode.start()  # LMDB has ended it; an orchestrator starts it again
+    wait_until(lambda: aside(cluster), "the store is set aside")
+    wait_open(cluster)
+    assert answers <= {503, 0, 307}
+    require_everything(cluster, FILES | {"/last": b"last"})
+    assert len(aside(cluster)) == 1
 
 
 def test_cut_off_while_it_runs(make_cluster: MakeCluster) -> None:

@@ -48,6 +48,7 @@ class Nemesis:
             self._wipe,
             self._corrupt,
             self._corrupt,
+            self._damage_store,
         ]
         if means.cut is not None:
             self._actions += [self._cut_off, self._cut_off_namenode]
@@ -160,6 +161,32 @@ class Nemesis:
         else:
             with path.open("r+b") as file:
                 file.truncate(at)
+
+    def _damage_store(self, _: Server) -> None:
+        """The namenode's, while it is down. It is restored, and nothing that was acknowledged is missing."""
+        namenode = self.cluster.namenode
+        how = self._random.choice(["kill", "terminate"])
+        path = Path(namenode.env["DFS_DB_PATH"]) / "data.mdb"
+        if how == "kill":
+            namenode.kill()
+        else:
+            assert namenode.stop() == 0
+        data = bytearray(path.read_bytes())
+        harm = self._random.choice(["flips", "zeros", "cut off", "emptied"])
+        if harm == "flips":
+            for _bit in range(len(data) // 1000):
+                data[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
+        elif harm == "zeros":
+            at = self._random.randrange(len(data))
+            data[at : at + 200_000] = bytes(len(data[at : at + 200_000]))
+        else:
+            del data[self._random.randrange(len(data)) if harm == "cut off" else 0 :]
+        self._say(f"{how} namenode and damage its store: {harm}")
+        path.write_bytes(data)
+        self._wait(1)
+        namenode.start()
+        self._wait_alive()
+        requests.post(f"{self.cluster.url}cluster/release", timeout=DEADLINE_S).raise_for_status()
 
     def _find_damage(self, server: Server) -> None:
         """Its restart makes it look at what it has; the scrubber and readers find the rest."""

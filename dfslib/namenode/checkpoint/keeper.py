@@ -23,7 +23,7 @@ from dfslib.errors import DfsError, InputOutput, InvalidArgument, Unavailable
 from dfslib.namenode.checkpoint.admission import Admission
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.fetching import survey
-from dfslib.namenode.checkpoint.format import FileName, name_of
+from dfslib.namenode.checkpoint.format import FileName, Header, name_of
 from dfslib.namenode.checkpoint.hold import Hold
 from dfslib.namenode.checkpoint.opening import HOW_TO_BEGIN, Joiner, NewCluster, Opening, Restore, Survey, Wait
 from dfslib.namenode.checkpoint.quorum import Outdated, Undecided, Verdict
@@ -33,7 +33,7 @@ from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import MetadataEngine, Txn
 from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import make_root
-from dfslib.namenode.namespace.records import RestoringRecord
+from dfslib.namenode.namespace.records import ClusterRecord, RestoringRecord
 from dfslib.namenode.upgrade.level import too_late
 from dfslib.namenode.verification.checking import CheckFailed
 from dfslib.namenode.verification.guard import Remnant
@@ -67,6 +67,14 @@ class Gate(Protocol):
 
     def opened(self, cluster_id: str) -> None:
         """From now on something may be acknowledged, by this cluster. Raises OSError."""
+        ...
+
+    def restoring(self) -> None:
+        """The store is about to be filled with what no copy is yet. Raises OSError."""
+        ...
+
+    async def keep_whole(self, about: Header) -> None:
+        """Where that is so, keep all of it once more until a datanode has it; the header tells about it."""
         ...
 
     def aside(self, target: Path) -> Mapping[FileName, Path]:
@@ -144,6 +152,7 @@ class Keeper:
             raise Unavailable(too_late("the metadata", record.level))
         self.cluster.known(record.cluster_id, record.epoch, record.level)
         self._know_datanodes()
+        await self._keep_whole(record)
         self._follow(self._admission.begin())
 
     async def _empty(self, unwhole: RestoringRecord) -> None:
@@ -369,9 +378,13 @@ class Keeper:
             cluster.detail = detail
 
         try:
+            self._gate.restoring()
             fetched = await recover(
                 self._engine, self._session, plan.sources, ours, folder, self._gate.aside, progress
             )
+            record = self._engine.read(records.get_cluster)
+            assert record is not None
+            await self._keep_whole(record)
         except BaseException:
             cluster.state, cluster.detail = State.WAITING, "the restore was broken off"
             raise
@@ -381,6 +394,10 @@ class Keeper:
         log.warning(
             event("metadata restored", until=until, epoch=cluster.epoch, files=len(fetched.paths), seconds=seconds)
         )
+
+    async def _keep_whole(self, record: ClusterRecord) -> None:
+        about = Header("checkpoint", record.cluster_id, record.epoch, 0, 0, time.time_ns(), record.level)
+        await self._gate.keep_whole(about)
 
     def _open(self) -> None:
         record = self._engine.read(records.get_cluster)

@@ -5,6 +5,8 @@ files survive the end of the process, and of what a power cut takes from them th
 up as soon as a datanode has the commits. They are read where a store was set aside, as journals that go on from the
 copies.
 
+Of a store that was restored, and that no datanode has a copy of yet, there is a checkpoint as well.
+
     file     frames: length and CRC32C, then msgpack; the first one is an `_About`, the others are commits in order
 """
 
@@ -31,6 +33,7 @@ from dfslib.namenode.checkpoint.format import (
     Header,
     lineage_in,
     name_of,
+    parse_name,
     run_begun_in,
 )
 from dfslib.namenode.metadata.history import History, Run
@@ -132,6 +135,10 @@ class Recent:
                 self._missed = None
         for file in gone:
             file.path.unlink(missing_ok=True)
+        for path in self._folder.glob("checkpoint-*"):
+            name = parse_name(path.name)
+            if name is not None and (name.epoch, name.last) <= (epoch, last):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         with self._lock:
@@ -172,7 +179,7 @@ def last_kept(recent: Path, cluster_id: str) -> tuple[int, int]:
     """The epoch and the number of the last commit of a cluster that is kept in a folder; (0, 0) where none is. Raises
     OSError."""
     found = (0, 0)
-    for path in recent.iterdir() if recent.is_dir() else ():
+    for path in recent.glob("[0-9]*"):
         about, commits = _read(path)
         if about is not None and about.cluster_id == cluster_id and commits:
             found = max(found, (about.epoch, commits[-1][0]))
@@ -180,13 +187,16 @@ def last_kept(recent: Path, cluster_id: str) -> tuple[int, int]:
 
 
 def as_journals(recent: Path, target: Path) -> dict[FileName, Path]:
-    """Write what was kept in a folder as files of metadata to `target`; those. What cannot be read is as good as not
-    there. Raises OSError."""
+    """What was kept in a folder, as files of metadata, which are written to `target` but for checkpoints. What cannot
+    be read is as good as not there. Raises OSError."""
     made: dict[FileName, Path] = {}
     before: tuple[int, bytes] = (-1, b"")
     if not recent.is_dir():
         return made
     for path in sorted(recent.iterdir()):
+        if (name := parse_name(path.name)) is not None:
+            made[name] = path
+            continue
         about, commits = _read(path)
         if about is None or not commits:
             continue

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -41,9 +41,18 @@ _LAST_S: Final = 10.0
 _AGAIN_S: Final = 30.0
 """After a checkpoint that could not be written: each attempt is a process of its own."""
 
-WriteCheckpoint = Callable[[Header, Path], Awaitable[Header]]
-"""Writes a checkpoint of the last commit to a path, durably, about which a header tells; its own header. Raises
-CheckFailed where the store is not right, or that could not be found out; OSError."""
+
+class Keeping(Protocol):
+    """What the store is kept with (verification/guard.py)."""
+
+    async def write_checkpoint(self, about: Header, path: Path) -> Header:
+        """Write a checkpoint of the last commit, durably, about which a header tells; its own header. Raises
+        CheckFailed where the store is not right, or that could not be found out; OSError."""
+        ...
+
+    def copied(self) -> None:
+        """A datanode has all of the store. From any thread. Raises OSError."""
+        ...
 
 
 class Shipper:
@@ -53,7 +62,7 @@ class Shipper:
         registry: Registry,
         cluster: Cluster,
         journal: Journal,
-        write_checkpoint: WriteCheckpoint,
+        keeping: Keeping,
         folder: Path,
         wall_ns: Callable[[], int],
         monotonic: Callable[[], float],
@@ -63,7 +72,7 @@ class Shipper:
         self._registry = registry
         self._cluster = cluster
         self._journal = journal
-        self._write_checkpoint = write_checkpoint
+        self._keeping = keeping
         self._wall_ns = wall_ns
         self._monotonic = monotonic
         self._folder = Folder(folder)
@@ -134,11 +143,15 @@ class Shipper:
 
     async def _deliver(self, nodes: Sequence[Datanode], patience_s: float) -> None:
         await self._sender.deliver(nodes, self._chain, patience_s)
-        epoch, last = self._copied
         try:
-            await asyncio.to_thread(self._journal.copied, epoch, last)
+            await asyncio.to_thread(self._note_copied, *self._copied)
         except OSError as error:
             log.warning(event("commits that are copied cannot be given up here", reason=error))
+
+    def _note_copied(self, epoch: int, last: int) -> None:
+        self._journal.copied(epoch, last)
+        if last and epoch == self._cluster.epoch:
+            self._keeping.copied()
 
     def _nodes(self) -> list[Datanode]:
         return self._registry.readable(self._monotonic())
@@ -190,7 +203,7 @@ class Shipper:
         started = self._monotonic()
         about = self._header("checkpoint", self._wall_ns())
         try:
-            made = await self._folder.write_checkpoint(lambda path: self._write_checkpoint(about, path))
+            made = await self._folder.write_checkpoint(lambda path: self._keeping.write_checkpoint(about, path))
         except (CheckFailed, OSError) as error:
             self._not_before_s = self._monotonic() + _AGAIN_S
             log.warning(event("no checkpoint could be written", reason=error, next_attempt_s=_AGAIN_S))

@@ -22,13 +22,14 @@ DATA: Final = "data.mdb"
 LOCKS: Final = "lock.mdb"
 """Who reads which snapshot; made anew by whoever opens the store first, so that it holds nothing of worth."""
 
-_META: Final = struct.Struct("=II120xQ")
-"""Of a meta page, behind its header: magic and version, then far behind the number of its commit."""
+_META: Final = struct.Struct("=II16xIH42xIH50xQ")
+"""Of a meta page, behind its header: magic and version; the page's size and the flags of the tree of free pages; the
+same of the other tree, which has no size; the number of its commit."""
 _MAGIC: Final = 0xBEEFC0DE
 _VERSION: Final = 1
 _META_AT: Final = 16
-_PAGE_SIZE: Final = struct.Struct("=I")
-_PAGE_SIZE_AT: Final = 40
+_FREE_FLAGS: Final = 8
+"""MDB_INTEGERKEY. The other tree has no flags: with any, keys would be sorted or values kept in another way."""
 _READ_BYTES: Final = 1 << 20
 
 
@@ -63,13 +64,15 @@ def _check_metas(path: Path) -> None:
     """Each commit writes the meta page that the one before did not: the two follow one another. Where one of them does
     not, LMDB would quietly go on from the other, without the last commit. (Of another version nothing is known.)"""
     with path.open("rb") as file:
-        head = file.read(_PAGE_SIZE_AT + _PAGE_SIZE.size)
         numbers = []
+        page_size = 0
         for page in (0, 1):
-            file.seek(page * _PAGE_SIZE.unpack_from(head, _PAGE_SIZE_AT)[0] + _META_AT)
-            magic, version, number = _META.unpack(file.read(_META.size))
+            file.seek(page * page_size + _META_AT)
+            magic, version, page_size, free_flags, no_size, flags, number = _META.unpack(file.read(_META.size))
             if (magic, version) != (_MAGIC, _VERSION):
                 return
+            if (free_flags, no_size, flags) != (_FREE_FLAGS, 0, 0):
+                raise DamagedStore(f"meta page {page} has flags that the store does not have")
             numbers.append(number)
     if abs(numbers[0] - numbers[1]) != 1 and numbers != [0, 0]:
         raise DamagedStore(

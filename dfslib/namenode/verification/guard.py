@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, parse_name, read_header
+from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, name_of, parse_name, read_header
 from dfslib.namenode.checkpoint.recent import FOLDER as RECENT
 from dfslib.namenode.checkpoint.recent import as_journals, last_kept
 from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
@@ -150,6 +150,31 @@ class Guard:
         self._save(begun=True, cluster_id=cluster_id, set_aside=replace(aside, replaced=True) if aside else None)
         self.remnant = None
         self._is_open.set()
+
+    def restoring(self) -> None:
+        """What comes now is no copy's yet. Raises OSError."""
+        self._save(uncopied=True)
+        for path in (self._folder / RECENT).glob("checkpoint*"):
+            path.unlink()  # of an earlier restore
+
+    def copied(self) -> None:
+        """A datanode has a checkpoint of the store, or what leads there. From any thread. Raises OSError."""
+        if self._marker.uncopied:
+            self._save(uncopied=False)
+
+    async def keep_whole(self, about: Header) -> None:
+        """Where a restored store is no copy's yet, make a file of it beside it, about which the header tells: what is
+        kept of the commits to come goes on from that. What keeps it from being made is logged."""
+        folder = self._folder / RECENT
+        if not self._marker.uncopied or any(parse_name(path.name) for path in folder.glob("checkpoint-*")):
+            return
+        temporary = folder / "checkpoint"
+        try:
+            folder.mkdir(exist_ok=True)
+            header = await self.write_checkpoint(about, temporary)
+            temporary.rename(folder / str(name_of(header)))
+        except (CheckFailed, OSError) as error:
+            log.warning(event("restored metadata is not kept once more", reason=error, until="a datanode has it"))
 
     def met(self, reason: str) -> None:
         """A process that serves the store has met damage in it: the next start checks it first. From any thread."""

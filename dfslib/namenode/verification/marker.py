@@ -32,7 +32,7 @@ class Marker(msgspec.Struct, frozen=True):
 
     `suspect`: why the store is to be checked before it is opened. `absolved`: what a process has met in a store that
     was right when it was checked then. `starts`: how often the store was opened since all of it was last checked, at
-    `checked_ns`.
+    `checked_ns`. `uncopied`: it was restored, and no datanode has a copy of what it is since.
     """
 
     cluster_id: str = ""
@@ -42,6 +42,7 @@ class Marker(msgspec.Struct, frozen=True):
     starts: int = 0
     checked_ns: int = 0
     set_aside: SetAside | None = None
+    uncopied: bool = False
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from dfslib.namenode.checkpoint.format import FileName
+from dfslib.namenode.checkpoint.format import FileName, Header
 from dfslib.namenode.verification.guard import Remnant
 
 
@@ -21,6 +21,12 @@ class OpenGate:
         raise AssertionError("it was admitted")
 
     def opened(self, cluster_id: str) -> None:
+        pass
+
+    def restoring(self) -> None:
+        pass
+
+    async def keep_whole(self, about: Header) -> None:
         pass
 
     def aside(self, target: Path) -> dict[FileName, Path]:

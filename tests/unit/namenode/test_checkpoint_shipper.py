@@ -72,7 +72,7 @@ class Shipped:
             self.registry,
             self.cluster,
             self.journal,
-            self.write_checkpoint,
+            self,
             self.folder,
             self.wall_ns,
             time.monotonic,
@@ -81,6 +81,9 @@ class Shipped:
     def wall_ns(self) -> int:
         """Now, or a while later."""
         return time.time_ns() + self.later_ns
+
+    def copied(self) -> None:
+        pass
 
     async def write_checkpoint(self, about: Header, path: Path) -> Header:
         """As a process that checks the store, whose check it is not."""

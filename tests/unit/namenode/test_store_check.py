@@ -20,7 +20,7 @@ from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import RestoringRecord, Totals
 from dfslib.namenode.verification.store_check import check_store
-from tests.unit.namenode.stores import CLUSTER, HARMS, change_store, everything, harm_store, make_store
+from tests.unit.namenode.stores import CLUSTER, HARMS, PAGE, change_store, everything, harm_store, make_store
 
 FILES = 60
 ABOUT = Header("checkpoint", CLUSTER, 3, 0, 0, 123, nodes=("n1",))
@@ -65,6 +65,18 @@ def test_every_harm_is_found_or_changes_nothing(good: Path, name: str, seed: int
     if not check_store(folder, at_rest=True).damage:
         assert content_after(folder) == content_after(copy_of(good, "other"))
         assert check_store(folder, at_rest=True).damage == ""
+
+
+@pytest.mark.parametrize("place", [44, 45, 88, 89, 90, 91, 92, 93])
+@pytest.mark.parametrize("page", [0, 1])
+def test_flags_of_the_meta_pages(good: Path, page: int, place: int) -> None:
+    """With them LMDB reads the same, and writes otherwise."""
+    for bit in range(8):
+        folder = copy_of(good, "harmed")
+        data = bytearray((folder / DATA).read_bytes())
+        data[page * PAGE + place] ^= 1 << bit
+        (folder / DATA).write_bytes(data)
+        assert check_store(folder, at_rest=True).damage
 
 
 @given(st.integers(0, 1 << 32))
