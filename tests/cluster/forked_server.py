@@ -14,8 +14,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.deadline import DEADLINE_S
+
 ZYGOTE = Path(__file__).with_name("server_zygote.py")
-START_S = 60.0
 
 
 class ForkedServer:
@@ -94,7 +95,7 @@ class Zygote:
         with self._lock:
             if self._control is not None and self._process is not None:
                 self._control.close()
-                self._process.wait(START_S)
+                self._process.wait(DEADLINE_S)
                 self._control = self._process = None
 
     def _connected(self) -> socket.socket:
@@ -107,6 +108,6 @@ class Zygote:
                     stdin=subprocess.DEVNULL,
                     cwd=ZYGOTE.parents[2],
                 )
-            ours.settimeout(START_S)
+            ours.settimeout(DEADLINE_S)
             self._control = ours
         return self._control

@@ -104,6 +104,7 @@ def _become_server(environment: dict[str, str], log: int, zygote: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which ends the socket
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread of an import would be missing in every server"
     gc.collect()
     gc.freeze()  # a collection in a server does not copy the pages of what was imported
     sys.exit(server.main() if serve_orders(socket.socket(fileno=int(sys.argv[1]))) else 0)

@@ -219,7 +219,7 @@ def a_datanode_is_killed_in_the_middle_of_writes() -> None:
 
 def datanodes_are_updated() -> None:
     before = set(containers("data"))
-    with load(URL, "plain"):
+    with load(URL, "plain", pause_s=3.0):
         docker("service", "update", "--quiet", "--force", "dfs_data")
     assert before.isdisjoint(containers("data"))
     say("datanodes updated")
