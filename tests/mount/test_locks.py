@@ -210,6 +210,9 @@ fd = os.open(sys.argv[1], os.O_RDWR)
 try:
     if sys.argv[2] == "flock": fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Given up by a call that has an answer: a last close is told behind the close(2), and holds up who asks next.
+    if sys.argv[2] == "flock": fcntl.flock(fd, fcntl.LOCK_UN)
+    else: fcntl.lockf(fd, fcntl.LOCK_UN)
     print("free", end="")
 except OSError: print("held", end="")
 """
