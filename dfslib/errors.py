@@ -186,9 +186,14 @@ class Unavailable(DfsError):
 
 
 class SessionLost(Unavailable):
-    """A mount's session ended while a request was under way: whether that was done is not known."""
+    """A mount's session ended while a request was under way: whether that was done is not known. `request`: how it may
+    be asked after (wire.session.Commit.repeats), or ""."""
 
     code = "ESESSIONLOST"
+
+    def __init__(self, message: str = "", path: str = "", request: str = "") -> None:
+        super().__init__(message, path)
+        self.request = request
 
 
 class UnknownNode(DfsError):

@@ -12,6 +12,25 @@ from dfslib.mount.overlay import Overlay
 from dfslib.wire.session import INLINE_MAX, Piece
 
 
+class Attempts:
+    """To append, in sessions that were lost: of none is it known whether it was done. `lost`: how the namenode knows
+    them. `since_s`, `since_ns`: when the first one was made, on both clocks, 0 before; `version`: of the file then."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+        self.since_s = 0.0
+        self.since_ns = 0
+        self.version = 0
+
+    def begin(self, now_s: float, now_ns: int, version: int) -> None:
+        if not self.since_ns:
+            self.since_s, self.since_ns, self.version = now_s, now_ns, version
+
+    def age_s(self, now_s: float, now_ns: int) -> float:
+        """By the clock that has gone further: one may have stood still with its host, or been set."""
+        return max(now_s - self.since_s, (now_ns - self.since_ns) / 1e9)
+
+
 class Batch:
     """`base`: with `append`, where its first byte is believed to be; the namenode decides. `born_s`: when it was
     begun, on the monotonic clock."""
@@ -25,6 +44,7 @@ class Batch:
         self.kill_privileges = False
         self.sync = False
         """Somebody waits for it to be on the datanodes' disks."""
+        self.attempts = Attempts()
         self.outcome: asyncio.Future[DfsError | None] = asyncio.get_running_loop().create_future()
         """None when it is committed, or what it was lost by."""
 

@@ -12,13 +12,16 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple, Protocol
 
-from dfslib.errors import BlockGone, ChecksumMismatch, DfsError, InputOutput, LockLost, SessionLost
+from dfslib.errors import BlockGone, ChecksumMismatch, ConditionFailed, DfsError, InputOutput, LockLost, SessionLost
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, NodeId, parse_block
 from dfslib.mount.batch import Batch
+from dfslib.mount.clock import Clock
 from dfslib.mount.datanodes import Datanodes
+from dfslib.mount.file import File
 from dfslib.mount.session import Session
 from dfslib.runtime.logs import event
 from dfslib.wire import session as wire
+from dfslib.wire.features import LOST_REQUESTS
 
 log = logging.getLogger("dfs.writer")
 
@@ -26,6 +29,11 @@ _UPLOADS: Final = 2
 """Of one file at a time: while one is committed, the next is on its way."""
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_MOST_S: Final = 5.0
+_KNOWN_S: Final = 570.0
+"""For so long the namenode surely knows what it has done: it does for ten minutes."""
+_ATTEMPT_S: Final = 60.0
+"""What is left of that is enough for another attempt."""
+_ATTEMPTS_MOST: Final = 64
 _RETRIES_UNFORESEEN: Final = 5
 """For errors of which nobody knows whether they pass."""
 
@@ -64,9 +72,13 @@ class Generations(Protocol):
 class Delivery:
     """Of one file's batches."""
 
-    def __init__(self, ino: InodeId, locks: Generations, session: Session, datanodes: Datanodes) -> None:
-        self._ino = ino
+    def __init__(
+        self, file: File, locks: Generations, clock: Clock, session: Session, datanodes: Datanodes
+    ) -> None:
+        self._file = file
+        self._ino = file.ino
         self._locks = locks
+        self._clock = clock
         self._session = session
         self._datanodes = datanodes
         self._uploads = asyncio.Semaphore(_UPLOADS)
@@ -172,22 +184,31 @@ class Delivery:
     async def _commit(self, batch: Batch, stored: Stored | None) -> wire.Attributes:
         """Make the bytes part of the file. It waits for a namenode that is away, so that it is known at the end
         whether it was done; only a session that is lost meanwhile leaves that open."""
+        if batch.append:
+            batch.attempts.begin(self._clock.monotonic_s(), self._clock.wall_ns(), self._file.attr.version)
         while True:
             generation = self._locks.generation(self._ino)
+            version, limit_s = self._condition(batch)
+            operation = self._operation(batch, stored, generation, version)
             try:
-                answer = await self._session.call(self._operation(batch, stored, generation), patient=True)
+                async with asyncio.timeout(limit_s):
+                    answer = await self._session.call(operation, patient=True)
             except LockLost:
                 if self._locks.refused(self._ino, generation):
                     raise
                 continue
-            except SessionLost:
+            except SessionLost as lost:
                 if batch.append:
-                    raise _OutcomeUnknown from None
+                    batch.attempts.lost.append(lost.request)
                 raise
+            except (ConditionFailed, TimeoutError):
+                raise _OutcomeUnknown from None
             assert isinstance(answer, wire.Attributes)
             return answer
 
-    def _operation(self, batch: Batch, stored: Stored | None, generation: int) -> wire.Write | wire.Commit:
+    def _operation(
+        self, batch: Batch, stored: Stored | None, generation: int, version: int
+    ) -> wire.Write | wire.Commit:
         if stored is None:
             return wire.Write(
                 self._ino,
@@ -197,6 +218,8 @@ class Delivery:
                 batch.mtime_ns,
                 batch.kill_privileges,
                 generation,
+                list(batch.attempts.lost),
+                version,
             )
         return wire.Commit(
             self._ino,
@@ -205,6 +228,19 @@ class Delivery:
             batch.append,
             batch.mtime_ns,
             batch.kill_privileges,
-            None,
-            generation,
+            generation=generation,
+            repeats=list(batch.attempts.lost),
+            version=version,
         )
+
+    def _condition(self, batch: Batch) -> tuple[int, float | None]:
+        """The version that the file must have, 0 for any, and how long the attempt may take. What was appended in a
+        session that is over must not be appended twice: the namenode knows for some minutes whether it was, and after
+        that by the file being as it was before. Raises _OutcomeUnknown where it is no namenode that can tell."""
+        attempts = batch.attempts
+        if not attempts.lost:
+            return 0, None
+        if LOST_REQUESTS.name not in self._session.namenode_features or len(attempts.lost) > _ATTEMPTS_MOST:
+            raise _OutcomeUnknown
+        left_s = _KNOWN_S - attempts.age_s(self._clock.monotonic_s(), self._clock.wall_ns())
+        return (0, left_s) if left_s > _ATTEMPT_S else (attempts.version, None)

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
 from dfslib.errors import BadHandle, DfsError, InvalidArgument, LockLost, NotFound, Stale, Unavailable
 from dfslib.model import Attr, FileType, InodeId
+from dfslib.mount.clock import Clock
 from dfslib.mount.file import File, OpenFile
 from dfslib.mount.filesystem import KERNEL_PID, Buffer, Caller, Handle, ReadDone
 from dfslib.mount.invalidations import Invalidations
@@ -29,13 +30,6 @@ log = logging.getLogger("dfs.open_files")
 _FETCH_AT_OPEN: Final = 128 << 10
 """Who opens a file this small is going to read all of it."""
 _RELATIME_NS: Final = 24 * 3600 * 10**9
-
-
-class Clock(NamedTuple):
-    """`wall_ns`: nanoseconds since the epoch. `monotonic_s`: seconds."""
-
-    wall_ns: Callable[[], int]
-    monotonic_s: Callable[[], float]
 
 
 class OpenFiles:

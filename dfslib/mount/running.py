@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from dfslib.errors import DfsError, NotPermitted, NotSupported
 from dfslib.mount.beneath import narrow
+from dfslib.mount.clock import Clock
 from dfslib.mount.filesystem import FileSystem
 from dfslib.mount.fuse_mounting import MountOptions
 from dfslib.mount.fuse_requests import Owners
 from dfslib.mount.linux_binding import LinuxBinding
 from dfslib.mount.mount_options import for_fusermount
-from dfslib.mount.open_files import Clock
 from dfslib.mount.vfs import VFS, Options
 from dfslib.runtime.logs import event
 from dfslib.runtime.serving import tune_malloc

@@ -198,8 +198,8 @@ class Session:
             except Stale:
                 log.warning(event("session lost", session=self._id, namenode=self._url))
                 await self._end_recovery()
-                self._id, lost, welcome = "", True, None
                 self._fail_what_was_sent()
+                self._id, lost, welcome = "", True, None
                 continue
             except DfsError as error:
                 welcome = None
@@ -287,8 +287,8 @@ class Session:
         if (error := recovery.exception()) is None:
             return True
         log.error(event("recovery failed", namenode=self._url), exc_info=error)
-        self._id = ""
         self._fail_what_was_sent()
+        self._id = ""
         return False
 
     async def _end_recovery(self) -> None:
@@ -352,9 +352,10 @@ class Session:
 
     def _fail_what_was_sent(self) -> None:
         """Their numbers meant something in a session that is gone: whether they were done is not known."""
-        for pending in self._pending.values():
+        for seq, pending in self._pending.items():
             if pending.sent and not pending.answer.done():
-                pending.answer.set_exception(SessionLost("the session was lost while this was under way"))
+                error = SessionLost("the session was lost while this was under way", request=f"{self._id}:{seq}")
+                pending.answer.set_exception(error)
 
 
 def _decode(message: aiohttp.WSMessage) -> FromNamenode:

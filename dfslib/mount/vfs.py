@@ -29,6 +29,7 @@ from dfslib.model import NAME_MAX, Attr, Entry, FileType, InodeId, clamped_time
 from dfslib.mount.allocation import Allocation
 from dfslib.mount.block_cache import BlockCache
 from dfslib.mount.budget import Budget
+from dfslib.mount.clock import Clock
 from dfslib.mount.datanodes import Datanodes
 from dfslib.mount.directories import Directories, OpenDirectory
 from dfslib.mount.filesystem import (
@@ -48,7 +49,7 @@ from dfslib.mount.held_locks import Holder
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import CACHE_S, KernelCache
 from dfslib.mount.locks import Locks
-from dfslib.mount.open_files import Clock, OpenFiles
+from dfslib.mount.open_files import OpenFiles
 from dfslib.mount.reader import Reader
 from dfslib.mount.retries import LOOK_S, OPEN_S, Found, Retries
 from dfslib.mount.session import Call, Session
@@ -115,7 +116,7 @@ class VFS:
                 self._datanodes,
                 Budget(half, options.timeout_s, self._files.seal, self._leave_to_reads),
                 options.timeout_s,
-                clock.monotonic_s,
+                clock,
                 self._files.committed,
                 self._files.content_is_off,
                 self._locks,

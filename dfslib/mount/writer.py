@@ -25,6 +25,7 @@ from dfslib.errors import DfsError, FileTooLarge, InputOutput, Unavailable
 from dfslib.model import FILE_SIZE_MAX, Extent
 from dfslib.mount.batch import Batch
 from dfslib.mount.budget import Budget
+from dfslib.mount.clock import Clock
 from dfslib.mount.datanodes import Datanodes
 from dfslib.mount.delivery import Delivered, Delivery, Generations
 from dfslib.mount.file import File, OpenFile
@@ -56,7 +57,7 @@ class Outlets(NamedTuple):
     datanodes: Datanodes
     budget: Budget
     timeout_s: float
-    monotonic: Callable[[], float]
+    clock: Clock
     committed: Callable[[File, wire.Attributes], None]
     content_is_off: Callable[[File], None]
     locks: Generations
@@ -66,7 +67,7 @@ class Writer:
     def __init__(self, file: File, outlets: Outlets) -> None:
         self.file = file
         self._out = outlets
-        self._delivery = Delivery(file.ino, outlets.locks, outlets.session, outlets.datanodes)
+        self._delivery = Delivery(file, outlets.locks, outlets.clock, outlets.session, outlets.datanodes)
         self._current: Batch | None = None
         self._queue: deque[Batch] = deque()
         self._tasks: dict[Batch, asyncio.Task[None]] = {}
@@ -157,7 +158,7 @@ class Writer:
             self.seal()
         batch = self._current
         if batch is None:
-            batch = self._current = Batch(append=append, base=self.size, born_s=self._out.monotonic())
+            batch = self._current = Batch(append=append, base=self.size, born_s=self._out.clock.monotonic_s())
         before = batch.size_bytes
         # Appends of a batch are one piece: not behind what others have appended since the first of them.
         position = max(batch.base, batch.overlay.end) if append else offset
@@ -275,7 +276,7 @@ class Writer:
         if not batch.sync and not answer.synced:
             file.committed_unsynced()
         self._out.committed(file, answer)
-        if stored is None:
+        if stored is None or batch.attempts.lost:  # else it may be an earlier attempt's block
             file.layouts.forget()
         else:
             shift = answer.offset if batch.append else 0

@@ -18,6 +18,7 @@ long as nothing of it is kept; what is kept, or relied on, has to wait for the l
 |---|---|---|---|
 | `levels`           | 2     | namenode, datanode, mount | knows levels, and keeps away from a later one          |
 | `lock-generations` | 2     | namenode, mount           | does not keep what was written under a lost lock       |
+| `lost-requests`    | 2     | namenode                  | knows which writes of a lost session were done         |
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Feature(NamedTuple):
 LEVELS: Final = Feature("levels", 2, frozenset(Role))
 LOCK_GENERATIONS: Final = Feature("lock-generations", 2, frozenset({Role.NAMENODE, Role.MOUNT}))
 
-FEATURES: Final = (LEVELS, LOCK_GENERATIONS)
+LOST_REQUESTS: Final = Feature("lost-requests", 2, frozenset({Role.NAMENODE}))
+
+FEATURES: Final = (LEVELS, LOCK_GENERATIONS, LOST_REQUESTS)
 """All that this build knows. What is written here is in the table above."""
 
 LevelNumber = Annotated[int, Meta(ge=OLDEST_LEVEL, le=1 << 20)]

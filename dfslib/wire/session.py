@@ -24,7 +24,7 @@ Arrays on the wire; they evolve by appending fields with defaults.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -36,6 +36,8 @@ SESSION_PROTOCOL: Final = 2
 FRAME_MAX: Final = 4 << 20
 INLINE_MAX: Final = 128 << 10
 """Bytes that `Write` may carry itself; more goes to the datanodes first and is then committed."""
+RequestNames = Annotated[list[Annotated[str, msgspec.Meta(max_length=128)]], msgspec.Meta(max_length=64)]
+"""Each `session:seq`."""
 LOCK_END: Final = (1 << 63) - 1
 """Last byte of a lock that reaches to the end of the file, whatever its size."""
 
@@ -201,7 +203,10 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
     Extents' offsets are the file's; with `append` they count from the end of the file as it then is. `size`: cut
     or lengthen the file to this first. `mtime_ns`: when it was written; the ctime is the same. BlockGone where a
     block is not held for this session: send its bytes again. `generation`: of the locks that programs of the mount
-    have on the file (`Done.generation`), 0 without any; LockLost where they have been lost.
+    have on the file (`Done.generation`), 0 without any; LockLost where they have been lost. `repeats`: the requests
+    (`session:seq`) of sessions that were lost since, of which this is a repetition: where one of them was done, this is
+    answered alike, and nothing is done. `version`: of the file before them, where they may be too old for the namenode
+    to know; ConditionFailed, and nothing done, where it has another one by now.
     """
 
     ino: InodeId
@@ -212,6 +217,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=14):
     kill_privileges: bool = False
     size: int | None = None
     generation: int = 0
+    repeats: RequestNames = []
+    version: int = 0
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -230,6 +237,8 @@ class Write(msgspec.Struct, frozen=True, array_like=True, tag=15):
     mtime_ns: int | None = None
     kill_privileges: bool = False
     generation: int = 0
+    repeats: RequestNames = []
+    version: int = 0
 
 
 class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=16):

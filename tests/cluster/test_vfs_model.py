@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dfslib.errors import DfsError
+from dfslib.mount.clock import Clock
 from dfslib.mount.filesystem import AttrUpdate, Buffer
-from dfslib.mount.open_files import Clock
 from dfslib.mount.vfs import VFS, Options
 from tests.cluster.real_cluster import Cluster
 from tests.cluster.vfs_and_directory import CALLER, Both, Silent, Slot, fallocate, local, remote

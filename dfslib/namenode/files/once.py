@@ -6,7 +6,7 @@ transaction that did the work, for ten minutes. A request that failed has change
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -58,20 +58,21 @@ def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
 
 
 def once(
-    request_id: bytes | None, fn: Callable[[Txn], Done], stamp: Callable[[], int]
+    request_id: bytes | None, fn: Callable[[Txn], Done], stamp: Callable[[], int], earlier: Sequence[bytes] = ()
 ) -> Callable[[Txn], Outcome]:
     """`fn`, unless this request was done before: then what it came to. Without an id it is done each time. `stamp`
-    gives those of runtime.stamps."""
+    gives those of runtime.stamps. `earlier`: ids under which it was asked for before, and is not any more."""
 
     def run(txn: Txn) -> Outcome:
         if request_id is None:
             return Outcome(fn(txn), False)
         if (before := find_done(txn, request_id)) is not None:
             return Outcome(before, True)
-        done = fn(txn)
+        before = next((done for one in earlier if (done := find_done(txn, one)) is not None), None)
+        done = fn(txn) if before is None else before
         txn.put(keys.request(request_id), _encode(done))
         records.put_state(txn, keys.request_time(stamp(), request_id))
-        return Outcome(done, False)
+        return Outcome(done, before is not None)
 
     return run
 

@@ -139,8 +139,9 @@ class SessionRoutes:
                 session.send(Failure(-1, InvalidArgument.code, f"no frame of a session: {error}"))
                 return
             if isinstance(request.operation, Goodbye):
+                self._sessions.disconnected(session, connection)
                 await self._sessions.end(session)
-                session.send(Answer(request.seq, self._operations.done))
+                connection.send(Answer(request.seq, self._operations.done))
                 return
             self._take(session, request)
 

@@ -50,9 +50,14 @@ class Changing:
         self._stamp = stamp
 
     async def transact(
-        self, session: Session, seq: int, fn: Callable[[Txn], Done], fence: Fence | None = None
+        self,
+        session: Session,
+        seq: int,
+        fn: Callable[[Txn], Done],
+        fence: Fence | None = None,
+        repeats: Sequence[str] = (),
     ) -> Outcome:
-        """What `fn` came to, now or the first time that this request came.
+        """What `fn` came to, now or the first time that this request came, or one of those that it repeats.
 
         Raises LockLost, and Stale where the session has ended: both are found out in the transaction itself, so that
         nothing is done for a session behind what others did with its locks.
@@ -63,7 +68,7 @@ class Changing:
                 self._check_locks(session.id, *fence)
             return fn(txn)
 
-        run = once(request_id(session, seq), change, self._stamp)
+        run = once(request_id(session, seq), change, self._stamp, [one.encode() for one in repeats])
 
         def run_unless_ended(txn: Txn) -> Outcome:
             if txn.get(keys.session(session.id)) is None:

@@ -115,6 +115,9 @@ class Sessions:
         if self._sessions.get(session.id) is not session:
             return
         del self._sessions[session.id]
+        connection, session.connection = session.connection, None
+        if connection is not None:  # nothing of what it asks for is done from here on, and it has to hear why
+            connection.cut_off(b"the session has ended")
         for task in session.running.values():
             if task is not asyncio.current_task():
                 task.cancel()

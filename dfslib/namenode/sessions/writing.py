@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfslib.errors import BlockGone, FileTooLarge, InvalidArgument
+from dfslib.errors import BlockGone, ConditionFailed, FileTooLarge, InvalidArgument
 from dfslib.model import BlockId, BlockRef, Extent, InodeId, Origin
 from dfslib.namenode.blocks.deferral import Deferral
 from dfslib.namenode.blocks.unsynced import Unsynced
@@ -70,7 +70,7 @@ class Writing:
                     content.truncate(txn, request.ino, request.size, self._changing.now_ns())
                 return self._lay(txn, request, request.extents, request.blocks)
 
-            done, repeated = await self._changing.transact(session, seq, commit, _fence(request))
+            done, repeated = await self._changing.transact(session, seq, commit, _fence(request), request.repeats)
         for ref in request.blocks:
             self._writer.accepted_without(set(session.blocks.get(ref.block, ())).difference(ref.nodes))
             self._sessions.drop_block(session, ref.block, used=not repeated)
@@ -103,7 +103,7 @@ class Writing:
             add_deferred(txn, block, data)
             return self._lay(txn, request, placed, [])
 
-        return (await self._changing.transact(session, seq, commit, _fence(request))).done
+        return (await self._changing.transact(session, seq, commit, _fence(request), request.repeats)).done
 
     async def _store(self, session: Session, seq: int, request: wire.Write, data: bytes, copies: int) -> Done:
         offset = request.pieces[0].offset if request.pieces else 0
@@ -115,7 +115,11 @@ class Writing:
             if not request.sync:
                 self._unsynced.note(request.ino, [packed.ref])
             done, repeated = await self._changing.transact(
-                session, seq, lambda txn: self._lay(txn, request, placed, [packed.ref]), _fence(request)
+                session,
+                seq,
+                lambda txn: self._lay(txn, request, placed, [packed.ref]),
+                _fence(request),
+                request.repeats,
             )
             used = not repeated
             return done
@@ -134,6 +138,8 @@ class Writing:
     def _lay(
         self, txn: Txn, request: wire.Write | wire.Commit, placed: Sequence[Extent], blocks: Sequence[BlockRef]
     ) -> Done:
+        if request.version and records.get_attr(txn, request.ino).version != request.version:
+            raise ConditionFailed
         now = self._changing.now_ns()
         for ref in blocks:
             extents.add_block(txn, ref)

@@ -5,6 +5,7 @@ do at first.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
@@ -16,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from dfslib.model import BlockId, InodeId
-from dfslib.mount.open_files import Clock
+from dfslib.mount.clock import Clock
 from dfslib.mount.vfs import VFS, Options
 from dfslib.namenode.blocks.write import BlockWriter
 from dfslib.namenode.checkpoint.cluster import Cluster
@@ -70,6 +71,7 @@ class Door:
     def __init__(self, namenode: InProcess) -> None:
         self._namenode = namenode
         self.is_open = True
+        self._inside: set[asyncio.Task[object]] = set()
         self.server = TestServer(self._app())
 
     def _app(self) -> web.Application:
@@ -78,9 +80,21 @@ class Door:
         return app
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
-        if not self.is_open or self._namenode.routes is None:
+        if not self.is_open:
             raise web.HTTPServiceUnavailable
-        return await self._namenode.routes.session(request)
+        task = asyncio.current_task()
+        assert task is not None
+        self._inside.add(task)
+        try:
+            return await self._namenode.routes.session(request)
+        finally:
+            self._inside.discard(task)
+
+    async def all_out(self) -> None:
+        """Its connections end."""
+        for task in self._inside:
+            task.cancel()
+        await asyncio.gather(*self._inside, return_exceptions=True)
 
 
 class InProcess:
@@ -91,7 +105,7 @@ class InProcess:
         self._tasks = Tasks()
         self.doors: list[Door] = []
         self.mounts: list[VFS] = []
-        self.routes: SessionRoutes | None = None
+        self.routes: SessionRoutes
 
     async def start(self, mounts: int) -> None:
         await self.engine.transact(lambda txn: make_root(txn, 1))
@@ -122,19 +136,18 @@ class InProcess:
 
     async def restart(self) -> None:
         """As a new process on the same metadata."""
-        old, self.routes = self.sessions, None
+        old = self.sessions
+        self._begin()
         for session in old.all():
             for task in session.running.values():
                 task.cancel()
-        await old.close_connections()
-        self._begin()
+        for door in self.doors:
+            await door.all_out()
 
     async def cut(self, number: int) -> None:
         """The mount is cut off, and its session stays for now."""
         self.doors[number].is_open = False
-        for session in self.sessions.all():
-            if session.name == f"m{number}" and session.connection is not None:
-                await session.connection.close()
+        await self.doors[number].all_out()
 
     async def give_up(self, number: int) -> None:
         """The grace time of a mount that is cut off is over."""
@@ -161,7 +174,7 @@ class InProcess:
             door.is_open = True
         for vfs in self.mounts:
             await vfs.close()
-        await self.sessions.close_connections()
         for door in self.doors:
+            await door.all_out()
             await door.server.close()
         await self._tasks.close()

@@ -8,10 +8,11 @@ from typing import Any
 
 from dfslib.model import Attr, FileType, InodeId
 from dfslib.mount.budget import Budget
+from dfslib.mount.clock import Clock
 from dfslib.mount.filesystem import Caller, Handle
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import KernelCache
-from dfslib.mount.open_files import Clock, OpenFiles
+from dfslib.mount.open_files import OpenFiles
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
 from dfslib.wire import session as wire
@@ -62,7 +63,7 @@ def open_files(session: Any, tasks: Tasks) -> OpenFiles:
     budget = Budget(1 << 20, 60, files.seal, lambda used: None)
     datanodes: Any = None
     committed, off = files.committed, files.content_is_off
-    files.use(Outlets(session, datanodes, budget, 60, clock.monotonic_s, committed, off, NoLocks()))
+    files.use(Outlets(session, datanodes, budget, 60, clock, committed, off, NoLocks()))
     return files
 
 

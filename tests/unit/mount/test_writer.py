@@ -26,13 +26,15 @@ from dfslib.errors import (
 )
 from dfslib.mount import delivery, writer
 from dfslib.mount.budget import Budget
+from dfslib.mount.clock import Clock
 from dfslib.mount.filesystem import KERNEL_PID, Caller, Handle
 from dfslib.mount.invalidations import Invalidations
 from dfslib.mount.kernel_cache import KernelCache
-from dfslib.mount.open_files import Clock, OpenFiles
+from dfslib.mount.open_files import OpenFiles
 from dfslib.mount.reader import Reader
 from dfslib.mount.writer import Outlets
 from dfslib.runtime.tasks import Tasks
+from dfslib.wire import session as wire
 from tests.unit.mount.one_file import INO, NoLocks, OneFile
 
 PROGRAM, KERNEL = Caller(0, 0, 7), Caller(0, 0, KERNEL_PID)
@@ -52,18 +54,22 @@ def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Opened:
     """One file of a mount, open several times."""
 
-    def __init__(self, place: OneFile, budget_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        place: OneFile,
+        budget_bytes: int = 1 << 20,
+        clock: Clock = Clock(time.time_ns, time.monotonic),  # noqa: B008
+    ) -> None:
         self.place = place
         self.tasks = Tasks()
         invalidations = Invalidations()
         kernel = KernelCache(self.tasks, time.monotonic)
         session: Any = place
-        clock = Clock(time.time_ns, time.monotonic)
         self.files = OpenFiles(session, cast(Reader, None), invalidations, kernel, self.tasks, clock)
         self.budget = Budget(budget_bytes, 60.0, self.files.seal, lambda _: None)
         datanodes: Any = place
         committed, off = self.files.committed, self.files.content_is_off
-        self.files.use(Outlets(session, datanodes, self.budget, 60.0, time.monotonic, committed, off, NoLocks()))
+        self.files.use(Outlets(session, datanodes, self.budget, 60.0, clock, committed, off, NoLocks()))
         self.handles: list[Handle] = []
         self.appends: list[bool] = []
 
@@ -290,17 +296,85 @@ def test_a_page_that_the_kernel_writes_back_tells_nobody_in_the_place_of_its_pro
     asyncio.run(run())
 
 
+def lost(request: str) -> SessionLost:
+    return SessionLost(request=request)
+
+
+async def append_in_a_lost_session(opened: Opened, line: bytes, *requests: str) -> None:
+    """Its sessions are lost one after the other."""
+    opened.place.faults["commit"] = deque(lost(request) for request in requests)
+    await opened.write(0, 0, line)
+    await opened.files.fsync(opened.handles[0])
+
+
 def test_an_append_whose_outcome_nobody_knows_is_not_done_again() -> None:
     async def run() -> None:
         place = OneFile()
         opened = Opened(place)
         await opened.open(os.O_WRONLY | os.O_APPEND)
-        place.faults["commit"] = deque([SessionLost()])
-        await opened.write(0, 0, b"line\n")
         with pytest.raises(InputOutput) as told:
-            await opened.files.fsync(opened.handles[0])
+            await append_in_a_lost_session(opened, b"line\n", "s:1")
         assert told.value.errno == errno.EIO
         assert place.asked["commit"] == 1
+        await opened.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [5, 500])
+@pytest.mark.parametrize("done", [None, "s1:7", "s2:9"])
+def test_an_append_of_a_lost_session_is_there_once(size: int, done: str | None) -> None:
+    async def run() -> None:
+        place = OneFile()
+        place.namenode_features = frozenset({"lost-requests"})
+        opened = Opened(place)
+        await opened.open(os.O_WRONLY | os.O_APPEND)
+        line = b"x" * size
+        if done is not None:
+            place.content += line
+            place.version += 1
+            place.lost[done] = wire.Attributes(place.attr)
+        await append_in_a_lost_session(opened, line, "s1:7", "s2:9")
+        await opened.write(0, 0, b"next")
+        await opened.files.fsync(opened.handles[0])
+        assert place.content == line + b"next"
+        assert [one.repeats for one in place.operations] == [[], ["s1:7"], ["s1:7", "s2:9"], []]
+        assert {one.version for one in place.operations} == {0}
+        await opened.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("clock", ["monotonic", "wall"])
+def test_what_the_namenode_may_have_forgotten_is_done_again_only_if_the_file_is_as_it_was(
+    changed: bool, clock: str
+) -> None:
+    async def run() -> None:
+        passed_s = {"monotonic": 0.0, "wall": 0.0}
+        place = OneFile()
+        place.namenode_features = frozenset({"lost-requests"})
+        opened = Opened(
+            place,
+            clock=Clock(lambda: 10**18 + int(passed_s["wall"] * 1e9), lambda: passed_s["monotonic"]),
+        )
+        await opened.open(os.O_WRONLY | os.O_APPEND)
+
+        def later() -> None:
+            passed_s[clock] += 3000
+            place.version += changed
+
+        place.when_asked = [later]
+        before = place.version
+        try:
+            await append_in_a_lost_session(opened, b"line\n", "s:1")
+        except InputOutput:
+            assert changed
+            assert place.content == b""
+        else:
+            assert not changed
+            assert place.content == b"line\n"
+        assert [one.version for one in place.operations] == [0, before]
         await opened.close()
 
     asyncio.run(run())
