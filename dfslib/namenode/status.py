@@ -96,7 +96,7 @@ class ClusterStatus:
         aside = guard.marker.set_aside
         return MetadataBody(
             state=cluster.state.value,
-            detail=cluster.detail or guard.detail,
+            detail=self._keeper.detail or guard.detail,
             copied_until=_seconds(cluster.copied_until_ns),
             restored_until=_seconds(cluster.restored_until_ns),
             held=self._keeper.hold.held,

@@ -192,7 +192,7 @@ def test_too_few_datanodes_are_waited_for_and_named(make_cluster: MakeCluster) -
     for server in (cluster.namenode, *cluster.datanodes[1:]):
         server.kill()
     cluster.namenode.start()
-    wait_until(lambda: "1 have" in detail(cluster), "one has come")
+    wait_until(lambda: "(1 so far)" in detail(cluster), "one has come")
     time.sleep(5)  # longer than DFS_DEAD_AFTER: a silence since the start is no death
     state = metadata(cluster)
     assert state.state == "waiting"
@@ -228,7 +228,7 @@ def test_the_dead_are_not_waited_for(make_cluster: MakeCluster) -> None:
     for datanode in cluster.datanodes[:2]:
         datanode.kill()
     cluster.namenode.start()
-    wait_until(lambda: "1 have" in detail(cluster), "they count again")
+    wait_until(lambda: "(1 so far)" in detail(cluster), "they count again")
     cluster.datanodes[0].start()
     cluster.wait_alive()
     require(cluster, contents)
@@ -248,7 +248,7 @@ def test_opened_by_force_what_others_have_is_older(make_cluster: MakeCluster) ->
     put_back(cluster)
     cluster.namenode.start()
     cluster.datanodes[0].start()
-    wait_until(lambda: "1 have" in detail(cluster), "one has come")
+    wait_until(lambda: "(1 so far)" in detail(cluster), "one has come")
     opened = call(cluster.url, "POST", "/cluster/open?force=true")
     assert (opened.status, opened.json()["metadata"]["state"], opened.json()["metadata"]["held"]) == (200, "open", True)
     assert call(cluster.url, "POST", "/cluster/open?force=true").status == 200
@@ -314,7 +314,7 @@ def test_of_two_copies_on_two_machines_the_one_with_most_datanodes_serves(make_c
             datanode.start()
         move(cluster.datanodes[2], f"{copy.url}/")
         cluster.wait_alive(2)
-        wait_until(lambda: "1 have" in copy.log.read_text(), "the copy has heard one")
+        wait_until(lambda: "(1 so far)" in copy.log.read_text(), "the copy has heard one")
         contents |= {f"/after/{number}": b"after" for number in range(3)}
         for path in list(contents)[-3:]:
             put(cluster, path, b"after")

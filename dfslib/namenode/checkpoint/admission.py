@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from dfslib.errors import Unavailable
 from dfslib.model import NodeId
-from dfslib.namenode.checkpoint.cluster import Cluster, State
+from dfslib.namenode.checkpoint.cluster import Cluster
 from dfslib.namenode.checkpoint.comparing import Comparing
 from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.quorum import HOW_TO_OPEN, Known, Outdated, Quorum, Serve, Verdict
 from dfslib.namenode.metadata.engine import MetadataEngine
-from dfslib.namenode.metadata.history import Place
+from dfslib.namenode.metadata.history import UNKNOWN_RUN, Place
 from dfslib.namenode.namespace import records
 from dfslib.runtime.logs import event
 from dfslib.transfer.peer_session import PeerSession
@@ -19,14 +21,28 @@ from dfslib.wire.positions import parse_position
 
 log = logging.getLogger("dfs.checkpoint")
 
+_COMES_S: Final = 10.0
+"""Datanodes try to join every half second: one that has not come for so long is gone, or was taken elsewhere."""
+
+
+class _Refused(NamedTuple):
+    joiner: Joiner
+    detail: str
+    at_s: float
+
 
 class Admission:
-    def __init__(self, engine: MetadataEngine, cluster: Cluster) -> None:
+    def __init__(
+        self, engine: MetadataEngine, cluster: Cluster, monotonic: Callable[[], float], dead_after_s: float
+    ) -> None:
         self._engine = engine
-        self._cluster = cluster
         self._comparing = Comparing(engine, cluster)
+        self._monotonic = monotonic
+        self._dead_after_s = dead_after_s
         self._quorum: Quorum | None = None
-        self._refused: dict[NodeId, tuple[Joiner, str]] = {}
+        self._dead_at_s = float("inf")
+        """From when on datanodes that have not come count as dead."""
+        self._refused: dict[NodeId, _Refused] = {}
         """Datanodes that came after the store was opened, and have what it has not and could not have."""
 
     def use(self, session: PeerSession) -> None:
@@ -42,24 +58,32 @@ class Admission:
         return self._quorum is not None
 
     @property
-    def has_refused(self) -> bool:
-        return bool(self._refused)
+    def refusals(self) -> str:
+        """Whom an open store refuses, and what to do, for people; empty where it refuses nobody that still comes."""
+        now_s = self._monotonic()
+        refused = [one.detail for one in self._refused.values() if now_s - one.at_s < _COMES_S]
+        return f"{'; '.join(refused)}; {HOW_TO_OPEN}" if refused else ""
 
-    def begin(self) -> Verdict:
-        """For a store that has just been opened: whom it waits for, if anybody."""
+    def begin(self) -> None:
+        """For a store that has just been opened: `decide` tells whom it waits for, if anybody."""
         known = [
             Known(record.node_id, record.url)
             for record in self._engine.read(lambda txn: list(records.scan_nodes(txn)))
             if not record.drained and not record.dead
         ]
         self._quorum = Quorum(known)
-        return self._quorum.decide()
+        if self._engine.history.head.run == UNKNOWN_RUN:  # a release that did not write down who was dead
+            self._dead_at_s = self._monotonic() + self._dead_after_s
+
+    def decide(self) -> Verdict:
+        """Whether a store that waits may be served now."""
+        assert self._quorum is not None
+        return self._quorum.decide(silent_are_dead=self._monotonic() >= self._dead_at_s)
 
     def opened(self) -> None:
         """The store is served, and with it whoever was refused before that."""
         self._quorum = None
         self._refused.clear()
-        self._tell()
 
     async def judge(self, joiner: Joiner) -> Verdict:
         """What a datanode of this cluster makes of the store. Raises Unavailable where it is not to join, or cannot be
@@ -67,25 +91,18 @@ class Admission:
         heard = await self._comparing.compare(joiner)
         if self._quorum is not None:
             self._quorum.hear(joiner, heard)
-            return self._quorum.decide()
+            return self.decide()
+        before = self._refused.pop(joiner.node, None)
         if heard.place is Place.LATER:
             return Outdated(heard.detail)
         if heard.place is Place.APART:
-            if joiner.node not in self._refused or self._refused[joiner.node][0] != joiner:
+            self._refused[joiner.node] = _Refused(joiner, heard.detail, self._monotonic())
+            if before is None or before.joiner != joiner:
                 log.critical(event("datanode refused", reason=heard.detail, action="a person has to choose"))
-                self._refused[joiner.node] = joiner, heard.detail
-                self._tell()
             raise Unavailable(f"this namenode and another one have both gone on: {heard.detail}")
-        if self._refused.pop(joiner.node, None) is not None:
-            self._tell()
         return Serve()
 
     def agrees(self, position: str) -> bool:
         """Whether a datanode that has joined was brought nothing by another namenode since; it tells with each
         heartbeat. Raises InvalidArgument."""
         return not position or self._comparing.place(parse_position(position)) is Place.PAST
-
-    def _tell(self) -> None:
-        if self._cluster.state is State.OPEN:
-            refused = "; ".join(detail for _, detail in self._refused.values())
-            self._cluster.detail = f"{refused}; {HOW_TO_OPEN}" if refused else ""

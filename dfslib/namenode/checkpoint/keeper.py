@@ -97,7 +97,7 @@ class Keeper:
         self._folder = folder
         self._monotonic = monotonic
         self._opening = Opening(new_cluster=new_cluster)
-        self._admission = Admission(engine, self.cluster)
+        self._admission = Admission(engine, self.cluster, monotonic, registry.dead_after_s)
         self._reason = ""
         """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
@@ -140,7 +140,8 @@ class Keeper:
             raise Unavailable(too_late("the metadata", record.level))
         self.cluster.known(record.cluster_id, record.epoch, record.level)
         self._know_datanodes()
-        self._follow(self._admission.begin())
+        self._admission.begin()
+        self._follow(self._admission.decide())
 
     async def _empty(self, unwhole: RestoringRecord) -> None:
         """Make a store that is not whole ready to be filled. Ends the same wherever it is broken off."""
@@ -206,6 +207,11 @@ class Keeper:
             self.cluster.level.opened(self._engine.read(records.get_level))
             log.warning(event("level raised", level=joiner.level, reason=f"datanode {joiner.node} has met it"))
 
+    @property
+    def detail(self) -> str:
+        """What it waits for, or whom it refuses, for people."""
+        return self.cluster.detail or self._admission.refusals
+
     def outdated(self, detail: str) -> None:
         """This metadata must not be served any more."""
         self.cluster.state, self.cluster.detail = State.WAITING, detail
@@ -221,7 +227,7 @@ class Keeper:
             if self._outdated.is_set():
                 self.cluster.require_open()
             was_open = self.cluster.state is State.OPEN
-            if was_open and not self._admission.has_refused:
+            if was_open and not self._admission.refusals:
                 return
             if not was_open and not self._admission.is_waiting:
                 raise InvalidArgument(f"there is no metadata here to be opened: {HOW_TO_BEGIN}")
@@ -340,7 +346,8 @@ class Keeper:
 
     async def _decide(self) -> None:
         if self._admission.is_waiting:
-            return  # datanodes that come decide
+            self._follow(self._admission.decide())
+            return
         decision = self._opening.decide(self._monotonic())
         if isinstance(decision, Wait):
             self._wait(decision.detail)

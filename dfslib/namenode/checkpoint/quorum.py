@@ -64,16 +64,18 @@ class Quorum:
         """What was found out of a datanode of the cluster, which may be one that the store does not know."""
         self._heard[joiner.node] = heard
 
-    def decide(self) -> Verdict:
+    def decide(self, *, silent_are_dead: bool = False) -> Verdict:
+        """`silent_are_dead`: the store cannot tell who was dead, and those that have not come have had their time."""
         for heard in self._heard.values():
             if heard.place is Place.LATER:
                 return Outdated(heard.detail)
         counted = {node: heard for node, heard in self._heard.items() if node in self._known}
         agreeing = [node for node, heard in counted.items() if heard.place is Place.PAST]
         parted = [heard for heard in counted.values() if heard.place is Place.APART]
-        if 2 * len(agreeing) >= len(self._known):
+        all_count = len(counted) if silent_are_dead and counted else len(self._known)
+        if 2 * len(agreeing) >= all_count:
             return Serve()
-        if 2 * len(parted) > len(self._known):
+        if 2 * len(parted) > all_count:
             return Outdated(f"most of its datanodes have other metadata: {parted[0].detail}")
         return Undecided(self._waiting_for(len(agreeing), parted))
 
@@ -82,7 +84,7 @@ class Quorum:
         away = [f"{one.node[:8]} at {one.url}" for one in self._known.values() if one.node not in self._heard]
         text = (
             f"this metadata may be an old copy, and is served when {needed} of its {len(self._known)} datanodes have "
-            f"shown that it is not; {agreeing} have"
+            f"shown that it is not ({agreeing} so far)"
         )
         if parted:
             text += f"; {'; '.join(heard.detail for heard in parted)}"

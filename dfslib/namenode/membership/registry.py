@@ -113,7 +113,7 @@ class Registry:
 
     def __init__(self, suspect_after_s: float, dead_after_s: float) -> None:
         self._suspect_after_s = suspect_after_s
-        self._dead_after_s = dead_after_s
+        self.dead_after_s: Final = dead_after_s
         self._nodes: dict[NodeId, Datanode] = {}
         self._admitted: dict[NodeId, AdmittedRecord] = {}
 
@@ -188,7 +188,7 @@ class Registry:
 
     def _presence(self, node: Datanode, now_s: float) -> Presence:
         silent_s = now_s - node.heard_s
-        if silent_s >= self._dead_after_s or (node.present and node.has_ended and silent_s >= GONE_S):
+        if silent_s >= self.dead_after_s or (node.present and node.has_ended and silent_s >= GONE_S):
             return Presence.GONE
         if not node.present or node.has_ended or silent_s >= self._suspect_after_s:
             return Presence.UNSURE
@@ -276,7 +276,7 @@ class Registry:
 
     def state(self, node: Datanode, now_s: float) -> NodeState:
         silent_s = now_s - node.heard_s
-        if silent_s >= self._dead_after_s:
+        if silent_s >= self.dead_after_s:
             return NodeState.DEAD
         if node.lost or silent_s >= self._suspect_after_s or not node.reported:
             return NodeState.SUSPECT

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from dfslib.errors import InvalidArgument, Unavailable
@@ -20,6 +20,7 @@ from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.engine import Txn
+from dfslib.namenode.metadata.lineage import OWN_KEYS
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.namespace import records
 from dfslib.namenode.namespace.create import NewInode, create, make_root
@@ -88,8 +89,9 @@ def node_record(number: int, *, drained: bool = False, dead: bool = False) -> No
 class Namenode:
     def __init__(self, store: Store) -> None:
         self.engine = store.engine
+        self.now_s = 0.0
         self.keeper = Keeper(
-            store.engine, OpenGate(), Registry(5, 60), store.folder, time.monotonic, new_cluster=False
+            store.engine, OpenGate(), Registry(5, 60), store.folder, lambda: self.now_s, new_cluster=False
         )
         self.datanodes: dict[str, FakeDatanode] = {}
 
@@ -155,7 +157,7 @@ def test_it_opens_with_half_and_commits_nothing_before(tmp_path: Path) -> None:
         head = namenode.engine.history.head
         assert (namenode.state, namenode.keeper.cluster.id) == (State.WAITING, CLUSTER)
         assert "2 of its 3 datanodes" in await namenode.refused(1, older)
-        assert "1 have" in await namenode.refused(1, older)
+        assert "(1 so far)" in await namenode.refused(1, older)
         assert "2 of its 3 datanodes" in await namenode.refused(7, store.position)
         assert namenode.engine.history.head == head
         await namenode.join(2, store.position)
@@ -224,7 +226,7 @@ def test_one_that_does_not_remember_is_asked_for_its_copies(tmp_path: Path) -> N
 
     async def scenario(namenode: Namenode) -> None:
         await namenode.refused(1)  # it cannot be asked
-        assert "0 have" in namenode.keeper.cluster.detail
+        assert "(0 so far)" in namenode.keeper.cluster.detail
         assert "behind the end" in await namenode.refused(0)
         assert namenode.is_outdated
 
@@ -265,8 +267,8 @@ def test_who_has_parted_is_refused_once_it_is_open_until_a_person_says_so(tmp_pa
         for _ in range(2):
             assert "both gone on" in await namenode.refused(1, position)
         assert namenode.state is State.OPEN
-        assert "which is not in the past of" in namenode.keeper.cluster.detail
-        assert "namenode open --force" in namenode.keeper.cluster.detail
+        assert "which is not in the past of" in namenode.keeper.detail
+        assert "namenode open --force" in namenode.keeper.detail
         assert not namenode.keeper.agrees(position)
         inode = namenode.engine.read(records.last_inode)
         await namenode.keeper.open_by_force()
@@ -274,7 +276,7 @@ def test_who_has_parted_is_refused_once_it_is_open_until_a_person_says_so(tmp_pa
         assert namenode.epoch == EPOCH + 1
         assert namenode.engine.read(records.last_inode) == inode + 1_000_000
         assert namenode.keeper.hold.held
-        assert (namenode.state, namenode.keeper.cluster.detail) == (State.OPEN, "")
+        assert (namenode.state, namenode.keeper.detail) == (State.OPEN, "")
         assert namenode.keeper.agrees(position)
         await namenode.join(1, position)
 
@@ -290,7 +292,7 @@ def test_who_has_parted_and_is_brought_back_is_not_refused_any_more(tmp_path: Pa
         await namenode.join(0, store.position)
         await namenode.refused(1, position)
         await namenode.join(1, store.position)  # its volume was put back
-        assert namenode.keeper.cluster.detail == ""
+        assert namenode.keeper.detail == ""
 
     run(store, scenario, n1=files)
 
@@ -308,6 +310,60 @@ def test_a_machine_set_back_with_its_memory_is_out_of_date_while_it_serves(tmp_p
         assert namenode.is_outdated
 
     run(store, scenario)
+
+
+def test_a_store_that_does_not_tell_who_was_dead_gives_them_their_time(tmp_path: Path) -> None:
+    """Of a release without lineage: those that are gone for good would keep it from being served after an upgrade."""
+    store = begun(tmp_path / "a", 5)
+    store.engine.close()
+    with lmdb.open(str(tmp_path / "a"), map_size=1 << 30) as env, env.begin(write=True) as txn:
+        for key in OWN_KEYS:
+            assert txn.delete(key)
+    store = Store(tmp_path / "a")
+
+    async def scenario(namenode: Namenode) -> None:
+        await namenode.refused(0)
+        namenode.now_s += 61
+        await namenode.keeper._decide_once()
+        assert namenode.state is State.OPEN
+
+    run(store, scenario, n0={})
+
+
+def test_but_not_without_any_of_them_and_no_other_store_does(tmp_path: Path) -> None:
+    async def scenario(namenode: Namenode) -> None:
+        await namenode.refused(0, store.position)
+        namenode.now_s += 1000
+        await namenode.keeper._decide_once()
+        await namenode.refused(0, store.position)
+
+    store = begun(tmp_path / "a", 3)
+    run(store, scenario)
+    with lmdb.open(str(tmp_path / "a"), map_size=1 << 30) as env, env.begin(write=True) as txn:
+        for key in OWN_KEYS:
+            assert txn.delete(key)
+
+    async def nobody(namenode: Namenode) -> None:
+        namenode.now_s += 1000
+        await namenode.keeper._decide_once()
+        assert namenode.state is State.WAITING
+
+    run(Store(tmp_path / "a"), nobody)
+
+
+def test_who_is_refused_and_does_not_come_any_more_is_not_told_of(tmp_path: Path) -> None:
+    store, other = parted(tmp_path, 2)
+    position, files = other.position, other.copy_of_metadata()
+    other.engine.close()
+
+    async def scenario(namenode: Namenode) -> None:
+        await namenode.join(0, store.position)
+        await namenode.refused(1, position)
+        assert "which is not in the past of" in namenode.keeper.detail
+        namenode.now_s += 11
+        assert namenode.keeper.detail == ""
+
+    run(store, scenario, n1=files)
 
 
 def test_opened_by_force_while_it_waits(tmp_path: Path) -> None:
@@ -386,8 +442,8 @@ def test_those_that_are_asked_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
         for datanode in namenode.datanodes.values():
             datanode.works.set()
         monkeypatch.setattr(comparing, "_PATIENCE_S", 30.0)
-        assert "1 have" in await namenode.refused(1)
-        assert "2 have" in await namenode.refused(0)
+        assert "(1 so far)" in await namenode.refused(1)
+        assert "(2 so far)" in await namenode.refused(0)
         await namenode.join(2)
 
     run(store, scenario, n0={}, n1={}, n2={})

@@ -40,11 +40,22 @@ def test_one_that_comes_again_or_is_not_known_does_not_count() -> None:
     decision = quorum.decide()
     assert isinstance(decision, Undecided)
     assert "2 of its 3 datanodes" in decision.detail
-    assert "1 have" in decision.detail
+    assert "(1 so far)" in decision.detail
     assert "start n1 at http://n1, n2 at http://n2" in decision.detail
     assert "dfs namenode open --force" in decision.detail
     heard(quorum, 2, Place.PAST)
     assert isinstance(quorum.decide(), Serve)
+
+
+def test_where_the_silent_are_dead_those_that_have_come_decide() -> None:
+    quorum = Quorum(known(5))
+    assert isinstance(quorum.decide(silent_are_dead=True), Undecided)
+    heard(quorum, 0, Place.APART)
+    heard(quorum, "not known", Place.PAST)
+    assert isinstance(quorum.decide(silent_are_dead=True), Outdated)
+    heard(quorum, 1, Place.PAST)
+    assert isinstance(quorum.decide(), Undecided)
+    assert isinstance(quorum.decide(silent_are_dead=True), Serve)
 
 
 @pytest.mark.parametrize("number", [0, "not known"])
