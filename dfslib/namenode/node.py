@@ -96,7 +96,9 @@ class NameNode:
             time.time_ns,
             time.monotonic,
         )
-        engine = LmdbEngine(folder, opened=False, on_damage=guard.met)
+        engine = LmdbEngine(
+            folder, opened=False, on_damage=guard.met, on_failed=lambda reason: keeper.cannot_commit(reason)
+        )
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
         keeper = Keeper(engine, guard, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
         journal = Journal(time.time_ns)
@@ -236,5 +238,6 @@ class NameNode:
         return app
 
     async def run_while_serving(self) -> None:
-        """Raises StartAgain where the metadata turns out to be out of date, or damaged."""
+        """Raises StartAgain where the metadata turns out to be out of date, or damaged; InputOutput where its disk
+        fails."""
         await self._keeper.wait_to_start_again()

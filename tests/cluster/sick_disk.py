@@ -12,6 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.cluster.real_cluster import wait_until
+
 AVAILABLE = os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None
 _IMAGE_BYTES = 512 << 20
 _ROOM_BYTES = 96 << 20
@@ -57,5 +59,6 @@ class SickDisk:
         self._mount()
 
     def close(self) -> None:
-        for path in (self.mount, self._host):
-            subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", str(self.mount)], check=True)
+        # The loop device lets go of the image a moment later.
+        wait_until(lambda: subprocess.run(["umount", str(self._host)]).returncode == 0, "the image is free")

@@ -13,7 +13,8 @@ import requests
 from dfslib.model import BlockId
 from dfslib.runtime.ids import BlockIds
 from dfslib.wire import routes
-from tests.cluster.real_cluster import Server, free_ports, wait_until
+from tests.cluster.plain_http import read_file
+from tests.cluster.real_cluster import Cluster, Server, free_ports, wait_until
 from tests.cluster.sick_disk import AVAILABLE, SickDisk
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="only root can mount a disk that fails")
@@ -138,3 +139,39 @@ def test_a_process_answers_for_what_the_one_before_it_left(sick: Sick) -> None:
     wait_until(lambda: sick.sync() == 204, "the disk works again")
     sick.after_a_power_cut()
     assert sick.get(block) == SMALL
+
+
+@pytest.mark.parametrize("journal", [True, False], ids=["journal", "no journal"])
+def test_a_namenode_whose_disk_fails_ends_and_what_it_acknowledged_is_there(tmp_path: Path, journal: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        disk = SickDisk(tmp_path, journal=journal)
+        stack.callback(disk.close)
+        cluster = Cluster(tmp_path, 2, DFS_DB_PATH=str(disk.mount / "namenode"))
+        stack.callback(cluster.stop)
+        cluster.start()
+        kept: dict[str, bytes] = {}
+
+        def put() -> int:
+            path, data = f"/fs/f{len(kept)}", os.urandom(3000)
+            try:
+                status = requests.put(cluster.url.rstrip("/") + path, data=data, timeout=60).status_code
+            except requests.ConnectionError:
+                return 0
+            if status == 201:
+                kept[path] = data
+            return status
+
+        assert [put() for _ in range(5)] == [201] * 5
+        disk.fail()
+        while put() == 201:  # what its file has room for
+            assert len(kept) < 5000
+        wait_until(lambda: not cluster.namenode.running(), "it ends")
+        line = cluster.namenode.log.read_text().splitlines()[-1]
+        assert line.startswith("server.py: ")
+        assert "start the namenode again" in line
+        disk.heal()
+        disk.cut_power()
+        cluster.namenode.start()
+        cluster.wait_alive()
+        assert [path for path, data in kept.items() if read_file(cluster.url, path).body != data] == []
+        assert put() == 201

@@ -101,6 +101,10 @@ class Keeper:
         self._reason = ""
         """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
+        self._failure = ""
+        """Why nothing can be committed any more."""
+        self._ended = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._fatal: BaseException | None = None
         """What the process is to end with."""
         self._busy = asyncio.Lock()
@@ -315,20 +319,37 @@ class Keeper:
                 raise InvalidArgument(too_late(f"cluster {sources[0].cluster_id}", level))
             await self._restore(Restore(sources))
 
+    def cannot_commit(self, reason: str) -> None:
+        """The store's disk has failed: the process is to end, and who comes next finds out what the disk has. From any
+        thread."""
+        self._failure = reason
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
+
     async def wait_to_start_again(self) -> None:
         """Return never; where this metadata must not be served any more, raise StartAgain, and what kept it from being
-        opened, where it was checked first.
+        opened, where it was checked first. Raises InputOutput where nothing can be committed any more.
 
         What the process has in memory is out of date as well. The store is set aside and filled anew at the start,
         so that all that was acknowledged until the end is in the file.
         """
+        self._loop = asyncio.get_running_loop()
+        if self._failure:
+            self._ended.set()
+        failed = asyncio.create_task(self._ended.wait(), name="failed")
         outdated = asyncio.create_task(self._outdated.wait(), name="outdated")
         damaged = asyncio.create_task(self._gate.damaged(), name="damaged")
         try:
-            await asyncio.wait({outdated, damaged}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({failed, outdated, damaged}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            outdated.cancel()
-            damaged.cancel()
+            for task in (failed, outdated, damaged):
+                task.cancel()
+        if self._failure:
+            raise InputOutput(
+                f"the metadata cannot be written: {self._failure}. What was acknowledged is on disk; look at the disk, "
+                "and start the namenode again",
+                str(self._folder),
+            )
         if self._fatal is not None:
             raise self._fatal
         if damaged.done():

@@ -3,11 +3,15 @@
 One thread takes every queued function into one LMDB transaction and commits it with an fsync; only then
 are the callers answered. A function that raises fails alone, since its writes stay in its buffer. Reads
 are snapshots without locks, from any thread.
+
+A disk that fails to write ends the engine: nothing more is committed, since whether that would stay nobody can tell
+from what the kernel says once only. A disk that is full does not, unless LMDB gives up itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -28,6 +32,7 @@ from dfslib.namenode.metadata.lineage import Recorder, Step
 from dfslib.namenode.metadata.listeners import Listeners
 from dfslib.namenode.metadata.write_buffer import WriteBuffer
 from dfslib.runtime.durable_files import sync_directory
+from dfslib.runtime.logs import event
 
 log = logging.getLogger("dfs.metadata")
 T = TypeVar("T")
@@ -37,6 +42,8 @@ MAP_BYTES: Final = 1 << 40
 the map never has to be grown under running readers."""
 _FULL_BYTES: Final = 1 << 20
 """Less is free on a disk on which a write has just been cut short."""
+_DATA: Final = "data.mdb"
+"""LMDB's name for it."""
 _GROUP_MAX: Final = 1024
 """Functions in one commit; bounds the wait of the first one in a group."""
 
@@ -97,12 +104,18 @@ class LmdbEngine:
     """Raises Unavailable where another process has the folder, OSError where it cannot be made."""
 
     def __init__(
-        self, path: Path, *, opened: bool = True, on_damage: Callable[[str], object] = lambda _: None
+        self,
+        path: Path,
+        *,
+        opened: bool = True,
+        on_damage: Callable[[str], object] = lambda _: None,
+        on_failed: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Not `opened`: the folder is this process's, and its store is opened by `open`. `on_damage` is told, in
-        whatever thread meets it, what is wrong with the store."""
+        whatever thread meets it, what is wrong with the store; `on_failed`, why nothing can be committed any more."""
         self._path = path
         self._on_damage = on_damage
+        self._on_failed = on_failed
         path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -114,9 +127,10 @@ class LmdbEngine:
         self._recorder: Recorder
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._state = threading.Condition()
-        """Guards the three below, and that nothing is queued behind the mark that ends the writer."""
+        """Guards the four below, and that nothing is queued behind the mark that ends the writer."""
         self._opened = False
         self._closed = False
+        self._failure = ""
         self._readers = 0
         self._listeners = Listeners()
         self._writer = threading.Thread(target=self._write_loop, name="metadata-writer", daemon=True)
@@ -168,6 +182,8 @@ class LmdbEngine:
         future: asyncio.Future[T] = loop.create_future()
         with self._state:
             self._require_open()
+            if self._failure:
+                raise self._unavailable()
             self._queue.put(_Request(fn, by, loop, future))
         return await future
 
@@ -192,6 +208,18 @@ class LmdbEngine:
             error = lmdb.DiskError(str(error))
         return self._told(error) if isinstance(error, _DAMAGE) else _failure(error)
 
+    def _fail(self, error: Exception) -> None:
+        with self._state:
+            if self._failure:
+                return
+            self._failure = str(error)
+        log.critical(event("metadata cannot be committed any more", reason=error))
+        self._on_failed(self._failure)
+
+    def _unavailable(self) -> Unavailable:
+        """It may be committed or not: the same request, sent again later, finds out."""
+        return Unavailable(f"the metadata store has failed: {self._failure}")
+
     def journal(self, listener: Journal | None) -> None:
         self._listeners.journal = listener
 
@@ -213,7 +241,18 @@ class LmdbEngine:
         if self._opened:
             self._writer.join()
             self._env.close()
+            if self._failure:
+                self._forget_pages()
         os.close(self._lock)
+
+    def _forget_pages(self) -> None:
+        """Have whoever opens the store next read what the disk has, and not what the memory has."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self._path / _DATA, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
 
     def _write_loop(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -234,6 +273,8 @@ class LmdbEngine:
 
     def _commit(self, group: list[_Request]) -> list[_Outcome]:
         """Run and commit a group; if the commit fails, so has every function in it."""
+        if self._failure:
+            return [_Outcome(request.future, None, self._unavailable()) for request in group]
         outcomes: list[_Outcome] = []
         written: dict[bytes, bytes | None] = {}
         before: dict[bytes, bytes | None] = {}
@@ -274,7 +315,10 @@ class LmdbEngine:
                         txn.put(key, record)
         except Exception as error:
             log.exception("metadata commit failed")
-            failure = self._commit_failure(error)
+            is_full = _is_full(self._path)
+            if isinstance(error, lmdb.PanicError) or (_is_of_the_disk(error) and not is_full):
+                self._fail(error)
+            failure = self._unavailable() if self._failure else self._commit_failure(error)
             return [_Outcome(request.future, None, failure) for request in group]
         if step is not None:
             self._recorder.adopted(step)
@@ -301,6 +345,12 @@ def _settle(outcomes: list[_Outcome]) -> None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether it is what the system said to LMDB, as EIO or EROFS: what has no class of its own there. ENOSPC, too:
+    where the disk is not full, what was written before has failed."""
+    return type(error) in (lmdb.Error, lmdb.ReadonlyError, lmdb.DiskError)
 
 
 def _is_full(folder: Path) -> bool:

@@ -42,4 +42,5 @@ class Crashes:
             faulthandler.disable()
             self._file.close()
             self._file = None
-            os.truncate(self._path, 0)
+            if self._path.stat().st_size:  # else a disk that takes no writes needs none
+                os.truncate(self._path, 0)
