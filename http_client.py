@@ -8,12 +8,12 @@ print([str(entry) for entry in dfs.ls("/")], dfs.cat("/hello"))
 """
 
 from dfslib.client.datanode import HttpDataNode
+from dfslib.client.entry import Entry
 from dfslib.client.namenode import HttpNameNode
 from dfslib.client.results import (
     ClusterStatus,
     DatanodeInfo,
     DiskUsage,
-    Entry,
     FileInfo,
     Health,
     MetadataState,

@@ -12,7 +12,8 @@ from dfslib.cli.listing import as_json, long_lines
 from dfslib.cli.session import Session
 from dfslib.cli.sizes import human
 from dfslib.cli.tables import in_columns
-from dfslib.client.results import Entry, FileInfo
+from dfslib.client.entry import Entry
+from dfslib.client.results import FileInfo
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from dfslib.cli.arguments import whole_number
 from dfslib.cli.command import Command, add_json
 from dfslib.cli.listing import as_json
 from dfslib.cli.session import Session
-from dfslib.client.results import Entry
+from dfslib.client.entry import Entry
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -20,10 +20,11 @@ from typing import Final
 
 from dfslib.client import remote_paths
 from dfslib.client.content import Content, ContentChanged
+from dfslib.client.entry import Entry
 from dfslib.client.operations import Operations
 from dfslib.client.parallel import Tally, run_all
 from dfslib.client.part_files import PartFile
-from dfslib.client.results import Entry, FileInfo
+from dfslib.client.results import FileInfo
 from dfslib.client.transfers import TransferOptions, is_a_directory, not_copied
 
 _RESTARTS_MAX: Final = 10

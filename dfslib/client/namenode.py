@@ -17,12 +17,13 @@ from dfslib.client.administration import Administration
 from dfslib.client.bodies import Body, Data
 from dfslib.client.content import Content, ContentChanged
 from dfslib.client.copying import copy_tree
+from dfslib.client.entry import Entry, local_path
 from dfslib.client.getting import Downloader
 from dfslib.client.operations import AttributeChange, Operations, WriteOptions
 from dfslib.client.parallel import Progress
 from dfslib.client.putting import Uploader
 from dfslib.client.remote_paths import RemotePath
-from dfslib.client.results import ClusterStatus, DiskUsage, Entry, FileInfo, Health, UpgradeStatus
+from dfslib.client.results import ClusterStatus, DiskUsage, FileInfo, Health, UpgradeStatus
 from dfslib.client.retrying import Timing
 from dfslib.client.transfers import TransferOptions, raise_error
 from dfslib.client.transport import Transport
@@ -37,10 +38,12 @@ class HttpNameNode:
     """A DFS cluster, by the URL of its namenode.
 
     Paths are text, bytes or path objects, with or without their leading slash; text stands for bytes as in
-    `os.fsencode`. Every method raises the OSError that Python raises for a local file (FileNotFoundError,
-    IsADirectoryError, ... with `filename` set), and ConnectionError where the cluster does not answer. Calls
-    that failed on the way are repeated for up to `timeout_s` seconds; changes carry an id by which the namenode
-    does them once.
+    `os.fsencode`. An `Entry` of `ls` is its full path; where a local path is meant it is refused (TypeError), as an
+    `os.DirEntry` is where one of DFS is meant. A path that begins with `..` is refused: OSError(EINVAL).
+
+    Every method raises the OSError that Python raises for a local file (FileNotFoundError, IsADirectoryError, ...
+    with `filename` set), and ConnectionError where the cluster does not answer. Calls that failed on the way are
+    repeated for up to `timeout_s` seconds; changes carry an id by which the namenode does them once.
 
     An object may be used by several threads, and as a context manager. It follows no proxy of the
     environment (`http_proxy`).
@@ -140,7 +143,8 @@ class HttpNameNode:
     # Attributes and names
 
     def ls(self, path: RemotePath = "/") -> list[Entry]:
-        """The entries of a directory with their attributes, sorted by name. `str(entry)` is the name.
+        """The entries of a directory with their attributes, sorted by name. `str(entry)` is the name; as a path, for
+        every method here, an entry is the file itself (`entry.path`).
 
         Raises NotADirectoryError for a file.
         """
@@ -400,7 +404,7 @@ class HttpNameNode:
         OSError(EOPNOTSUPP). `progress(bytes_done, bytes_total, path)` is called after each piece, for the
         whole call. `skip_equal` leaves out files of equal size and time. The first error ends the call.
         """
-        source = os.fspath(local)
+        source = local_path(local)
         remote = remote_paths.to_bytes(path)
         is_directory = Path(source).is_dir()
         if not is_directory:
@@ -422,7 +426,7 @@ class HttpNameNode:
         Each file appears at once. A large download that broke off is taken up again by the next call.
         """
         remote = remote_paths.to_bytes(path)
-        destination = os.fspath(local)
+        destination = local_path(local)
         if Path(destination).is_dir() and not self._operations.attributes(path).is_dir:
             name = remote_paths.last_name(path)
             remote_paths.check_local_name(name)

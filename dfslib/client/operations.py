@@ -16,14 +16,9 @@ from typing import Final
 
 from dfslib.client import remote_paths
 from dfslib.client.bodies import Body
+from dfslib.client.entry import Entry
 from dfslib.client.remote_paths import RemotePath
-from dfslib.client.results import (
-    Entry,
-    FileInfo,
-    entry_of_body,
-    info_of_attr,
-    info_of_body,
-)
+from dfslib.client.results import FileInfo, info_of_attr, info_of_body
 from dfslib.client.transport import (
     CHANGE_ANSWER_S,
     Answer,
@@ -35,7 +30,7 @@ from dfslib.client.transport import (
 from dfslib.errors import DfsError
 from dfslib.model import clamped_time
 from dfslib.wire import messages
-from dfslib.wire.attributes import attr_of_headers
+from dfslib.wire.attributes import attr_of_headers, name_of_body
 from dfslib.wire.paths import decode_component, encode_name, encode_path
 
 PAGE_ENTRIES: Final = 1000
@@ -145,6 +140,7 @@ class Operations:
 
     def entries(self, path: RemotePath) -> Iterator[Entry]:
         """The entries of a directory, sorted by the bytes of their names, asked for page by page."""
+        directory = remote_paths.plain(path)
         after: bytes | None = None
         while True:
             parameters = f"limit={PAGE_ENTRIES}" + ("" if after is None else f"&after={encode_name(after)}")
@@ -154,7 +150,7 @@ class Operations:
             listing = self.transport.decode(answer, messages.ListingBody)
             entry = None
             for body in listing.entries:
-                entry = entry_of_body(body)
+                entry = Entry(name_of_body(body), info_of_body(body), directory)
                 yield entry
             if not listing.more or entry is None:
                 return

@@ -1,8 +1,9 @@
 """Paths of DFS as Python programs write them: text, bytes or path objects.
 
 Text stands for bytes as in Python's own file functions (`os.fsencode`, surrogateescape). A path without a
-leading slash means the same as one with it: there is no working directory. `..` is sent as it is written;
-the namenode resolves it, after symbolic links as POSIX says, and never above the root. Does no I/O.
+leading slash means the same as one with it: there is no working directory, and so one that begins with `..` is
+refused. Elsewhere `..` is sent as it is written; the namenode resolves it, after symbolic links as POSIX says, and
+never above the root. An `Entry` is its full path; a local `os.DirEntry` is refused. Does no I/O.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ RemotePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def to_bytes(path: RemotePath) -> bytes:
-    """The bytes of a path. Raises FileNotFoundError for an empty one and ValueError for NUL, as open() does."""
+    """The bytes of a path. Raises FileNotFoundError for an empty one and ValueError for NUL, as open() does, and
+    TypeError for an entry of a local directory."""
+    if isinstance(path, os.DirEntry):
+        raise TypeError(f"a path of DFS is required, and {path.path!r} is an entry of a local directory")
     raw = os.fsencode(path)
     if not raw:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
@@ -27,13 +31,27 @@ def to_bytes(path: RemotePath) -> bytes:
 
 def target(path: RemotePath, query: str = "") -> str:
     """`/fs/PATH`, percent-encoded, with its query."""
-    url = routes.fs(to_bytes(path))
+    url = routes.fs(_rooted(path))
     return f"{url}?{query}" if query else url
 
 
 def absolute(path: RemotePath) -> bytes:
     """The path with its leading slash, as it stands in parameters."""
-    return b"/" + to_bytes(path).lstrip(b"/")
+    return b"/" + _rooted(path).lstrip(b"/")
+
+
+def plain(path: RemotePath) -> str:
+    """The path with its leading slash, and without slashes and dots that mean nothing."""
+    return "/" + os.fsdecode(b"/".join(part for part in _rooted(path).split(b"/") if part not in (b"", b".")))
+
+
+def _rooted(path: RemotePath) -> bytes:
+    """The bytes of a path that leads from the root. Raises OSError(EINVAL) where it leads from another place."""
+    raw = to_bytes(path)
+    if raw == b".." or raw.startswith(b"../"):
+        text = "a relative path, and DFS has no working directory: begin it with a slash"
+        raise OSError(errno.EINVAL, text, os.fspath(path))
+    return raw
 
 
 def last_name(path: RemotePath) -> bytes:

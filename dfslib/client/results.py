@@ -77,50 +77,20 @@ class FileInfo:
         """Type and permissions together, for the functions of `stat`."""
         return _TYPE_BITS[self.type] | self.mode
 
+    @property
+    def st_size(self) -> int:
+        return self.size
+
+    @property
+    def st_mtime(self) -> float:
+        return self.mtime
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`: the mode in octal, empty fields left out."""
         fields = {name: getattr(self, name) for name in FileInfo.__slots__}
         fields["mode"] = f"{self.mode:04o}"
         optional = {"target": "", "rdev": 0, "etag": "", "replicas": None}
         return {key: value for key, value in fields.items() if key not in optional or value != optional[key]}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A directory's entry: its name, which is also its `str`, and its attributes."""
-
-    name: str
-    info: FileInfo
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __fspath__(self) -> str:
-        return self.name
-
-    @property
-    def is_dir(self) -> bool:
-        return self.info.is_dir
-
-    @property
-    def is_file(self) -> bool:
-        return self.info.is_file
-
-    @property
-    def is_symlink(self) -> bool:
-        return self.info.is_symlink
-
-    @property
-    def size(self) -> int:
-        return self.info.size
-
-    @property
-    def mode(self) -> int:
-        return self.info.mode
-
-    @property
-    def mtime_ns(self) -> int:
-        return self.info.mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,10 +287,6 @@ def info_of_body(body: messages.AttrBody) -> FileInfo:
         replication=body.replication,
         replicas=body.replicas,
     )
-
-
-def entry_of_body(body: messages.AttrBody) -> Entry:
-    return Entry(attributes.name_of_body(body), info_of_body(body))
 
 
 def usage_of_body(body: messages.DfBody) -> DiskUsage:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from dfslib.client.entry import Entry
 from dfslib.client.operations import Operations
 from dfslib.client.remote_paths import RemotePath
-from dfslib.client.results import Entry
 
 Step = tuple[str, list[str], list[str]]
 _MAGIC: Final = re.compile(r"[*?[]")

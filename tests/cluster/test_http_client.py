@@ -55,6 +55,21 @@ def test_names_are_any_bytes(dfs: HttpNameNode, here: bytes) -> None:
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
+def test_an_entry_is_the_file_that_was_listed_and_no_namesake(dfs: HttpNameNode, here: bytes) -> None:
+    names = [name for name in NAMES if len(name) < 100]
+    dfs.mkdir(here + b"/d")
+    for name in names:
+        dfs.tee(here + b"/" + name, b"kept")
+        dfs.tee(here + b"/d/" + name, b"goes")
+    dfs.symlink("d", here + b"/link")
+    assert dfs.ls(here + b"/./link/../d//.") == dfs.ls(here + b"/link/../d")
+    for entry in dfs.ls(here + b"/link/"):
+        assert dfs.cat(entry) == b"goes"
+        dfs.rm(entry, recursive=True)
+    assert dfs.ls(here + b"/d") == []
+    assert all(dfs.cat(here + b"/" + name) == b"kept" for name in names)
+
+
 def test_dot_dot_is_the_servers_to_resolve(dfs: HttpNameNode, here: bytes) -> None:
     dfs.mkdir(here + b"/d")
     dfs.tee(here + b"/f", b"x")
