@@ -57,16 +57,16 @@ def test_names_are_any_bytes(dfs: HttpNameNode, here: bytes) -> None:
 
 def test_an_entry_is_the_file_that_was_listed_and_no_namesake(dfs: HttpNameNode, here: bytes) -> None:
     names = [name for name in NAMES if len(name) < 100]
-    dfs.mkdir(here + b"/d")
+    dfs.mkdir(here + b"/below")
     for name in names:
         dfs.tee(here + b"/" + name, b"kept")
-        dfs.tee(here + b"/d/" + name, b"goes")
-    dfs.symlink("d", here + b"/link")
-    assert dfs.ls(here + b"/./link/../d//.") == dfs.ls(here + b"/link/../d")
+        dfs.tee(here + b"/below/" + name, b"goes")
+    dfs.symlink("below", here + b"/link")
+    assert dfs.ls(here + b"/./link/../below//.") == dfs.ls(here + b"/link/../below")
     for entry in dfs.ls(here + b"/link/"):
         assert dfs.cat(entry) == b"goes"
         dfs.rm(entry, recursive=True)
-    assert dfs.ls(here + b"/d") == []
+    assert dfs.ls(here + b"/below") == []
     assert all(dfs.cat(here + b"/" + name) == b"kept" for name in names)
 
 
