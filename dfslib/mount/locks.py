@@ -7,14 +7,16 @@ time an open file is closed for good, every process that used it has closed it, 
 through it is left, and whatever is was the open file's own.
 
 What was written under a lock is committed before it is given up: who has it next sees that, and is not written over by
-it. A lock that is lost (the mount was away for too long) takes along what was written and is not committed, and what
-has the file open is of no use any more (open_files.py).
+it. To see it, the kernel here has dropped what it knew from before when a lock is granted. A lock that is lost (the
+mount was away for too long) takes along what was written and is not committed, and what has the file open is of no use
+any more (open_files.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 from dfslib.errors import DfsError, LockLost, SessionLost, Unavailable
@@ -36,6 +38,10 @@ class Content(Protocol):
 
     async def written(self, ino: InodeId) -> DfsError | None:
         """What was written of it is committed or lost. Raises Unavailable where that takes too long."""
+        ...
+
+    async def seen(self, ino: InodeId) -> bool:
+        """What others have changed of it up to now is what programs here see. False where that takes too long."""
         ...
 
     def fence(self, ino: InodeId) -> None:
@@ -90,24 +96,32 @@ class Locks:
             return
         self._through.setdefault(handle, set()).add(holder)
         seq, call = self._session.begin(_request(holder, lock, wait=wait), patient=wait)
-        asking = asyncio.ensure_future(call)
+        asking = asyncio.ensure_future(self._acquire(holder, lock, call))
         try:
-            answer = await asyncio.shield(asking)
+            seen = await asyncio.shield(asking)
         except asyncio.CancelledError:
             self._tasks.spawn(self._take_back(holder, lock, asking, seq), "lock taken back")
             raise
+        if not seen:  # the lock is kept until the close: it may have been a part of what the program had already
+            raise Unavailable("the kernel still has pages from before the lock was had")
+
+    async def _acquire(self, holder: Holder, lock: Lock, call: Awaitable[wire.Result]) -> bool:
+        """The namenode tells of what the last holder wrote before it grants. The kernel is told of that on another way
+        than it is answered on: without waiting, the program could find the size and the pages from before."""
+        answer = await call
         assert isinstance(answer, wire.Done)
         self._held.set(holder, lock, answer.generation)
+        return await self._content.seen(holder.ino)
 
-    async def _take_back(
-        self, holder: Holder, lock: Lock, asking: asyncio.Future[wire.Result], seq: int
-    ) -> None:
+    async def _take_back(self, holder: Holder, lock: Lock, asking: asyncio.Future[bool], seq: int) -> None:
         try:
             await self._session.call(wire.CancelLock(seq), patient=True)
             await asking
         except DfsError:
             return  # not granted
-        await self._give_up(holder, lock._replace(kind=LockKind.UNLOCK))
+        unlock = lock._replace(kind=LockKind.UNLOCK)
+        self._held.set(holder, unlock)
+        await self._give_up(holder, unlock)
 
     async def closed(self, handle: Handle) -> None:
         """An open file is closed for good: what was locked through it, and is still, goes."""

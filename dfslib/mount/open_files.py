@@ -383,6 +383,10 @@ class OpenFiles:
         writer = self._writers.get(ino)
         return None if writer is None else await writer.flush()
 
+    async def seen(self, ino: InodeId) -> bool:
+        """What others have changed of it up to now is what programs here see. False where that takes too long."""
+        return await self._kernel.has_been_told(ino)
+
     async def before_renaming(self, parent: InodeId, name: bytes) -> None:
         """A file has all that was written of it before it takes another name: what is replaced by that is gone. Raises
         Unavailable in an outage, and what some of it was lost by."""

@@ -42,6 +42,9 @@ class Namenode:
         """By the number of the request, from 0."""
         self.is_written = asyncio.Event()
         self.is_written.set()
+        self.kernel_knows = asyncio.Event()
+        self.kernel_knows.set()
+        self.kernel_answers = True
         self.late = False
         self.fenced: list[InodeId] = []
         self.tasks = Tasks()
@@ -64,6 +67,10 @@ class Namenode:
             raise Unavailable
         await self.is_written.wait()
         return NoSpace()
+
+    async def seen(self, ino: InodeId) -> bool:
+        await self.kernel_knows.wait()
+        return self.kernel_answers
 
     def fence(self, ino: InodeId) -> None:
         self.fenced.append(ino)
@@ -120,6 +127,43 @@ async def test_a_lock_that_gives_up_nothing_waits_for_nothing(namenode: Namenode
     await namenode.set(SECOND, READ)
     await namenode.set(Holder(INO, LockOwner(3), False), NONE)
     assert namenode.kinds == [0, 1, 0, 2]
+
+
+@scenario
+async def test_a_lock_is_had_once_the_kernel_knows_what_others_have_written(namenode: Namenode) -> None:
+    namenode.kernel_knows.clear()
+    locking = asyncio.ensure_future(namenode.set(FIRST, write()))
+    await rest()
+    assert not locking.done()
+    assert namenode.locks.generation(INO) == 3, "it is held, and said to be where the namenode asks"
+    namenode.kernel_knows.set()
+    await locking
+
+
+@scenario
+async def test_a_lock_of_which_the_kernel_shows_what_was_before_is_refused_and_kept_until_the_close(
+    namenode: Namenode,
+) -> None:
+    namenode.kernel_answers = False
+    with pytest.raises(Unavailable):
+        await namenode.set(FIRST, write())
+    await namenode.locks.closed(HANDLE)
+    assert namenode.kinds == [1, 2]
+
+
+@scenario
+async def test_who_is_interrupted_while_the_kernel_is_told_has_no_lock(namenode: Namenode) -> None:
+    namenode.kernel_knows.clear()
+    locking = asyncio.ensure_future(namenode.set(FIRST, write()))
+    await rest()
+    locking.cancel()
+    await asyncio.wait([locking])
+    namenode.kernel_knows.set()
+    await rest()
+    assert locking.cancelled()
+    assert isinstance(namenode.asked[-1], wire.SetLock)
+    assert namenode.asked[-1].kind == int(LockKind.UNLOCK)
+    assert namenode.locks.generation(INO) == 0
 
 
 @scenario
