@@ -26,6 +26,8 @@ from dfslib.namenode.checkpoint.finding import Finder
 from dfslib.namenode.checkpoint.hold import COUNT_EVERY_S
 from dfslib.namenode.checkpoint.journal import Journal
 from dfslib.namenode.checkpoint.keeper import Keeper
+from dfslib.namenode.checkpoint.recent import FOLDER as RECENT
+from dfslib.namenode.checkpoint.recent import Recent
 from dfslib.namenode.checkpoint.shipper import Shipper
 from dfslib.namenode.files.app import FileRoutes
 from dfslib.namenode.files.once import KEEP_S, last_stamp
@@ -38,6 +40,7 @@ from dfslib.namenode.membership.orders import Orders
 from dfslib.namenode.membership.registry import Registry
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
 from dfslib.namenode.metrics import Metrics
+from dfslib.namenode.namespace import records
 from dfslib.namenode.repair.worker import Repair
 from dfslib.namenode.sessions import operations as sessions_operations
 from dfslib.namenode.sessions.app import SessionRoutes
@@ -101,7 +104,7 @@ class NameNode:
         )
         registry = Registry(settings["DFS_SUSPECT_AFTER"], settings["DFS_DEAD_AFTER"])
         keeper = Keeper(engine, guard, registry, folder, time.monotonic, new_cluster=settings["DFS_NEW_CLUSTER"])
-        journal = Journal(time.time_ns)
+        journal = Journal(time.time_ns, Recent(folder / RECENT))
         engine.journal(journal.committed)
         shipper = Shipper(
             engine,
@@ -116,7 +119,14 @@ class NameNode:
         self._keeper = keeper
         orders, in_flight, tasks = Orders(), InFlight(), Tasks()
         clocks = Clocks(time.time_ns, time.monotonic, Stamps(time.time_ns, time.monotonic, KEEP_S))
-        keeper.on_open = lambda: clocks.stamps.go_on_from(engine.read(lambda txn: last_stamp(txn, time.time_ns())))
+
+        def go_on() -> None:
+            clocks.stamps.go_on_from(engine.read(lambda txn: last_stamp(txn, time.time_ns())))
+            record = engine.read(records.get_cluster)
+            assert record is not None
+            journal.keep(record.cluster_id, record.epoch, record.level, engine.history)
+
+        keeper.on_open = go_on
         asyncio.run(keeper.load())
         crashes.arm()
         collector = GarbageCollector(

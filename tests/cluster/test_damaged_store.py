@@ -108,7 +108,11 @@ def require_everything(cluster: Cluster, files: dict[str, bytes]) -> None:
     assert wrong == {}
 
 
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__qualname__.split(".")[0])
+def harm_name(harm: Callable[[bytearray], None]) -> str:
+    return harm.__qualname__.split(".")[0]
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=harm_name)
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_damaged_while_it_was_down(make_cluster: MakeCluster, harm: Callable[[bytearray], None], end: str) -> None:
     cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1")
@@ -139,6 +143,42 @@ def test_damaged_while_it_was_down(make_cluster: MakeCluster, harm: Callable[[by
         require_everything(cluster, FILES | {"/after": b"after"})
     assert len(aside(cluster)) == 1
     assert healthy(cluster)
+
+
+@pytest.mark.parametrize("harm", [flip(2000), zero_the_metas, empty, go_back_one_commit], ids=harm_name)
+@pytest.mark.parametrize("copied", [True, False], ids=["copied before", "never copied"])
+def test_what_no_datanode_was_told_yet_is_not_lost(
+    make_cluster: MakeCluster, harm: Callable[[bytearray], None], copied: bool
+) -> None:
+    """Acknowledged in the last seconds before the process was killed, and the store damaged after that."""
+    cluster = make_cluster(2, DFS_CHECKPOINT_EVERY="1" if copied else "3600")
+    files = dict(FILES)
+    for path, data in files.items():
+        put(cluster, path, data)
+    if copied:
+        wait_copied(cluster)
+        cluster.namenode.env["DFS_CHECKPOINT_EVERY"] = "3600"
+        assert cluster.namenode.stop() == 0
+        cluster.namenode.start()
+        wait_open(cluster)
+    for number in range(10):
+        files[f"/new/{number}"] = b"%d" % number * 5000
+        put(cluster, f"/new/{number}", files[f"/new/{number}"])
+    assert call(cluster.url, "DELETE", "/fs/d0/f0").status == 204
+    del files["/d0/f0"]
+    assert call(cluster.url, "POST", "/fs/d1/f1?op=rename&to=/renamed").status in (200, 201)
+    files["/renamed"] = files.pop("/d1/f1")
+    cluster.namenode.kill()
+    harm_store(cluster, harm)
+    cluster.namenode.env["DFS_CHECKPOINT_EVERY"] = "1"
+    cluster.namenode.start()
+    wait_open(cluster)
+    require_everything(cluster, files)
+    assert call(cluster.url, "GET", "/fs/d0/f0").status == 404
+    assert call(cluster.url, "GET", "/fs/d1/f1").status == 404
+    assert len(aside(cluster)) == 1
+    kept = cluster.folder / "namenode" / "recent"
+    wait_until(lambda: not list(kept.iterdir()), "what is copied is not kept any longer")
 
 
 def test_without_a_copy_it_waits_and_says_so(make_cluster: MakeCluster) -> None:

@@ -1,13 +1,18 @@
-"""What copies the datanodes have, and the newest one that can be used, downloaded and checked to the last byte."""
+"""What copies the datanodes have, and the newest one that can be used, downloaded and checked to the last byte.
+
+Files that lie here, of a store that was set aside, are taken as well where they go on from what the datanodes have.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import logging
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from dfslib.errors import DfsError, InputOutput, InvalidArgument, NotFound, Unavailable
 from dfslib.model import NodeId
@@ -24,7 +29,8 @@ from dfslib.transfer.peer_session import PeerSession
 log = logging.getLogger("dfs.checkpoint")
 
 Copy = tuple[FileName, str]
-"""A file, and the URL of the datanode that has it."""
+"""A file, and the URL of the datanode that has it, or of the file itself where it lies here."""
+_HERE: Final = "file:"
 _TRIES: Final = 3
 """Copies of a datanode that are looked at, the newest ones, until one can be read."""
 
@@ -57,9 +63,14 @@ async def newest_header(session: PeerSession, url: str, names: Iterable[FileName
 
 
 async def fetch(
-    session: PeerSession, sources: Sequence[Joiner], folder: Path, without: Collection[Copy] = ()
+    session: PeerSession,
+    sources: Sequence[Joiner],
+    folder: Path,
+    here: Mapping[FileName, Path],
+    without: Collection[Copy] = (),
 ) -> Fetched:
-    """Download the chain that leads furthest, over the files of all sources but those that turned out to be wrong.
+    """Bring the chain that leads furthest to `folder`, over the files of all sources, and those that are `here` and may
+    lie in `folder` already, but for those that turned out to be wrong.
 
     Raises InvalidArgument where the sources' copies have parted; Unavailable where none is complete and right (what was
     wrong with which file is logged), or one is of a level that this build does not know: an older one must not take its
@@ -70,11 +81,14 @@ async def fetch(
     if len(found) > 1:
         raise InvalidArgument(f"{parted(found)}: name one of these datanodes with 'from'")
     tip = found[0].newest if found else None
-    where: dict[FileName, list[str]] = {}
+    ours = await asyncio.to_thread(_going_on, here, sources[0].cluster_id, tip)
+    if ours:
+        tip = max([*ours.values(), *([tip] if tip else [])], key=lambda header: (header.epoch, header.last))
+    where: dict[FileName, list[str]] = {name: [here[name].as_uri()] for name in ours}
     for source in sources:
         for name in listed[source]:
-            if (name, source.url) not in without:
-                where.setdefault(name, []).append(source.url)
+            where.setdefault(name, []).append(source.url)
+    where = {name: [url for url in urls if (name, url) not in without] for name, urls in where.items()}
     latest = max((name.epoch for name in where), default=0)
     had: dict[FileName, tuple[Header, str]] = {}
     while (chain := best_chain(name for name, urls in where.items() if urls)) is not None:
@@ -135,7 +149,7 @@ async def _fetch_one(
     """From the first of `urls` whose file can be used, which then is the first one; None where none is left."""
     while urls:
         try:
-            await get_file(session, urls[0], str(name), path)
+            await _bring(session, urls[0], name, path)
             header = await asyncio.to_thread(_check, path, name, cluster_id)
             if tip is None or is_past(header, tip):
                 return header
@@ -147,6 +161,44 @@ async def _fetch_one(
             reason = error
         log.warning(event("copy cannot be used", name=name, url=urls.pop(0), reason=reason, action="trying another"))
     return None
+
+
+async def _bring(session: PeerSession, url: str, name: FileName, path: Path) -> None:
+    if not url.startswith(_HERE):
+        await get_file(session, url, str(name), path)
+    elif url != path.as_uri():
+        await asyncio.to_thread(shutil.copyfile, unquote(urlsplit(url).path), path)
+
+
+def _going_on(here: Mapping[FileName, Path], cluster_id: str, tip: Header | None) -> dict[FileName, Header]:
+    """Those of the files that lie here that belong together, and to what the datanodes have: `tip` is in their past, or
+    they are in its. They are whole or damaged; that shows later."""
+    headers: dict[FileName, Header] = {}
+    for name, path in here.items():
+        try:
+            with path.open("rb") as file:
+                header = files.read_header(file)
+        except Damaged as error:
+            log.warning(event("copy cannot be read", name=name, path=path, reason=error))
+            continue
+        if header.cluster_id == cluster_id:
+            headers[name] = header
+    if not headers:
+        return {}
+    newest = max(headers.values(), key=lambda header: (header.epoch, header.last))
+    if tip is not None and is_past(newest, tip):
+        newest = tip
+    elif tip is not None and not is_past(tip, newest):
+        log.critical(
+            event(
+                "what was set aside here has parted from the copies",
+                here=described(newest),
+                copies=described(tip),
+                action="the copies are restored",
+            )
+        )
+        return {}
+    return {name: header for name, header in headers.items() if is_past(header, newest)}
 
 
 def _check(path: Path, name: FileName, cluster_id: str) -> Header:

@@ -8,14 +8,19 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from dfslib.namenode.checkpoint.format import Commit, commit_of, lineage_in, run_begun_in
-from dfslib.namenode.metadata.history import Lineage
+from dfslib.namenode.checkpoint.recent import Recent
+from dfslib.namenode.metadata.history import History, Lineage
 from dfslib.namenode.namespace import keys
 from dfslib.runtime.logs import event
+from dfslib.wire.features import LevelNumber
 
 log = logging.getLogger("dfs.checkpoint")
 
 PENDING_MAX_BYTES: Final = 64 << 20
 """Kept in memory while no datanode takes it; past that the next thing to ship is a whole checkpoint."""
+
+_FIRST_BYTES: Final = 1 << 20
+"""Of a new cluster's first commits: of a store that was restored, as much as all of it may wait here."""
 
 
 class Pending(NamedTuple):
@@ -30,8 +35,10 @@ class Pending(NamedTuple):
 
 
 class Journal:
-    def __init__(self, wall_ns: Callable[[], int]) -> None:
+    def __init__(self, wall_ns: Callable[[], int], recent: Recent) -> None:
+        """`recent` keeps on disk what waits here, and what is shipped and has not arrived."""
         self._wall_ns = wall_ns
+        self._recent = recent
         self._lock = threading.Lock()
         self._commits: list[Commit] = []
         self._bytes = 0
@@ -49,16 +56,35 @@ class Journal:
             if missed:
                 log.error(event("commits were missed", until=number, action="making a whole checkpoint"))
                 self._give_up()
-            if self._lost:
-                return
             try:
-                self._commits.append(commit_of(number, writes))
+                commit = commit_of(number, writes)
+                self._recent.append(commit)
+                if self._lost:
+                    return
+                self._commits.append(commit)
                 self._bytes += sum(len(key) + len(value or b"") for key, value in writes.items())
             except BaseException:
                 self._give_up()
                 raise
             if self._bytes > PENDING_MAX_BYTES:
                 self._give_up()
+
+    def keep(self, cluster_id: str, epoch: int, level: LevelNumber, history: History) -> None:
+        """The store is open, and this its history: from now on commits are kept beside it, and those of a new cluster
+        that wait here. Raises OSError."""
+        with self._lock:
+            self._recent.begin(cluster_id, epoch, level, history)
+            if self._commits and self._commits[0][0] == 1 and self._bytes <= _FIRST_BYTES:
+                for commit in self._commits:
+                    self._recent.append(commit)
+
+    def copied(self, epoch: int, last: int) -> None:
+        """A datanode has all commits up to this one. For a thread. Raises OSError."""
+        self._recent.forget(epoch, last)
+
+    def close(self) -> None:
+        """Nothing is kept from now on."""
+        self._recent.close()
 
     def _give_up(self) -> None:
         self._commits, self._bytes, self._lost = [], 0, True
@@ -72,6 +98,7 @@ class Journal:
             if commits or lost:
                 self._before = head.chain if head is not None and not lost else b""
             self._bytes, self._lost = 0, False
+            self._recent.end_file()
         if commits and (run := run_begun_in(commits[0])) is not None:
             before = run.before
         return Pending(_without_passing(commits), now_ns, lost, head, before)

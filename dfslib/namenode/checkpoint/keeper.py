@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -23,7 +23,7 @@ from dfslib.errors import DfsError, InputOutput, InvalidArgument, Unavailable
 from dfslib.namenode.checkpoint.admission import Admission
 from dfslib.namenode.checkpoint.cluster import Cluster, State
 from dfslib.namenode.checkpoint.fetching import survey
-from dfslib.namenode.checkpoint.format import name_of
+from dfslib.namenode.checkpoint.format import FileName, name_of
 from dfslib.namenode.checkpoint.hold import Hold
 from dfslib.namenode.checkpoint.opening import HOW_TO_BEGIN, Joiner, NewCluster, Opening, Restore, Survey, Wait
 from dfslib.namenode.checkpoint.quorum import Outdated, Undecided, Verdict
@@ -67,6 +67,10 @@ class Gate(Protocol):
 
     def opened(self, cluster_id: str) -> None:
         """From now on something may be acknowledged, by this cluster. Raises OSError."""
+        ...
+
+    def aside(self, target: Path) -> Mapping[FileName, Path]:
+        """Files of metadata that lie here; some are made in `target`. For a thread. Raises OSError."""
         ...
 
     async def damaged(self) -> str:
@@ -393,7 +397,9 @@ class Keeper:
             cluster.detail = detail
 
         try:
-            fetched = await recover(self._engine, self._session, plan.sources, ours, folder, progress)
+            fetched = await recover(
+                self._engine, self._session, plan.sources, ours, folder, self._gate.aside, progress
+            )
         except BaseException:
             cluster.state, cluster.detail = State.WAITING, "the restore was broken off"
             raise

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dfslib.namenode.checkpoint.fetching import Copy, Fetched, fetch
+from dfslib.namenode.checkpoint.format import FileName
 from dfslib.namenode.checkpoint.opening import Joiner
 from dfslib.namenode.checkpoint.restoring import NotAsWritten, apply, clear, mark
 from dfslib.namenode.metadata.engine import MetadataEngine
@@ -26,10 +27,12 @@ async def recover(
     sources: Sequence[Joiner],
     members: Sequence[Joiner],
     folder: Path,
+    aside: Callable[[Path], Mapping[FileName, Path]],
     progress: Callable[[str], None],
 ) -> Fetched:
     """Fill the store with the best of what `sources` have, in an epoch later than all that `members`, datanodes of the
-    same cluster, or any file tell of. `folder` is this function's own, for the files.
+    same cluster, or any file tell of. `folder` is this function's own, for the files. `aside` tells which ones lie
+    here, of a store that was set aside, and may make some in a folder that it is given.
 
     Raises what `fetch` and `apply` raise, but for NotAsWritten.
     """
@@ -38,7 +41,8 @@ async def recover(
     while True:
         await asyncio.to_thread(_emptied, folder)  # of a restore that was broken off, too
         progress("looking for the newest copy")
-        fetched = await fetch(session, sources, folder, without)
+        here = await asyncio.to_thread(aside, folder)
+        fetched = await fetch(session, sources, folder, here, without)
         epoch = 1 + max(fetched.epoch, *(joiner.epoch for joiner in members), *map(_epoch_brought, members))
         level = max(joiner.level for joiner in members)
         await mark(engine, sources[0].cluster_id)

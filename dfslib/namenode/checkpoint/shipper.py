@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,8 @@ class Shipper:
         self._chain: Chain | None = None
         self._reached = 0
         """The last commit that was taken from the journal: a chain that ends before it has a gap."""
+        self._copied = (0, 0)
+        """The epoch and the number of the last commit that a datanode has, with all before it."""
         self._time_ns = 0
         """When that was."""
         self._making: asyncio.Task[None] | None = None
@@ -111,7 +113,7 @@ class Shipper:
         if self._making is not None and self._making.done():
             made, self._making = self._making, None
             await made
-        await self._sender.deliver(nodes, self._chain, _PATIENCE_S)
+        await self._deliver(nodes, _PATIENCE_S)
 
     async def close(self) -> None:
         """Ship what was changed since the last round, within a bounded time, and end all that runs."""
@@ -124,10 +126,19 @@ class Shipper:
                     await asyncio.wait({self._making})
                 if self._cluster.state is State.OPEN and (nodes := self._nodes()):
                     await self._take()
-                    await self._sender.deliver(nodes, self._chain, _LAST_S)
+                    await self._deliver(nodes, _LAST_S)
         except (TimeoutError, OSError) as error:
             log.warning(event("the last changes are not copied", reason=str(error) or "it takes too long"))
         await self._sender.close()
+        self._journal.close()
+
+    async def _deliver(self, nodes: Sequence[Datanode], patience_s: float) -> None:
+        await self._sender.deliver(nodes, self._chain, patience_s)
+        epoch, last = self._copied
+        try:
+            await asyncio.to_thread(self._journal.copied, epoch, last)
+        except OSError as error:
+            log.warning(event("commits that are copied cannot be given up here", reason=error))
 
     def _nodes(self) -> list[Datanode]:
         return self._registry.readable(self._monotonic())
@@ -197,6 +208,7 @@ class Shipper:
             self._folder.keep_only({*chain.files, *(n for n in self._folder.files if n.last > chain.reach[1])})
 
     def _count(self, chain: Chain) -> None:
+        self._copied = max(self._copied, chain.reach)
         if chain.reach[1] >= self._reached:
             self._cluster.copied_until_ns = self._time_ns
 

@@ -98,7 +98,7 @@ _decode_block = msgspec.msgpack.Decoder(BlockRecord).decode
 _decode_totals = msgspec.msgpack.Decoder(Totals).decode
 _decode_node = msgspec.msgpack.Decoder(NodeRecord).decode
 _decode_admitted = msgspec.msgpack.Decoder(AdmittedRecord).decode
-_decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
+decode_cluster = msgspec.msgpack.Decoder(ClusterRecord).decode
 _decode_restored = msgspec.msgpack.Decoder(RestoredRecord).decode
 _decode_restoring = msgspec.msgpack.Decoder(RestoringRecord).decode
 _decode_int = msgspec.msgpack.Decoder(int).decode
@@ -264,7 +264,7 @@ def next_inode(txn: Txn) -> InodeId:
 
 def get_cluster(txn: ReadTxn) -> ClusterRecord | None:
     data = txn.get(keys.CLUSTER)
-    return None if data is None else _decode_cluster(data)
+    return None if data is None else decode_cluster(data)
 
 
 def put_cluster(txn: Txn, record: ClusterRecord) -> None:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from dfslib.namenode.checkpoint.format import Damaged, Header, parse_name, read_header
+from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, parse_name, read_header
+from dfslib.namenode.checkpoint.recent import FOLDER as RECENT
+from dfslib.namenode.checkpoint.recent import as_journals, last_kept
 from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
 from dfslib.namenode.verification.checking import Checker, CheckFailed
 from dfslib.namenode.verification.marker import Marker, SetAside, read_marker, write_marker
@@ -131,7 +133,7 @@ class Guard:
             self._judge(check_store(self._folder, at_rest=True))
             return
         verdict = await self._checker.check(whole=False, in_turn=False)
-        if verdict.damage or self._misplaced(verdict):
+        if verdict.damage or self._misplaced(verdict) or self._behind(verdict):
             self._judge(verdict)
         else:
             self._save(absolved="", starts=self._marker.starts + 1)
@@ -218,10 +220,16 @@ class Guard:
         else:
             self._marker = replace(self._marker, checked_ns=now_ns)
 
-    def copies_aside(self) -> Iterator[Path]:
-        """Files of metadata that were set aside with damaged stores."""
-        for folder in sorted(self._folder.glob(f"{PREFIX}*/{COPIES}")):
-            yield from sorted(folder.iterdir())
+    def aside(self, target: Path) -> dict[FileName, Path]:
+        """Files of metadata that were set aside with damaged stores, and what was kept beside those, as journals that
+        are made in `target`. For a thread. Raises OSError."""
+        found: dict[FileName, Path] = {}
+        for folder in sorted(self._folder.glob(f"{PREFIX}*")):
+            for path in (folder / COPIES).iterdir() if (folder / COPIES).is_dir() else ():
+                if (name := parse_name(path.name)) is not None:
+                    found[name] = path
+            found |= as_journals(folder / RECENT, target)
+        return found
 
     async def _check(
         self, *, at_rest: bool, in_turn: bool, checkpoint: tuple[Header, Path] | None = None
@@ -244,7 +252,7 @@ class Guard:
 
     def _judge(self, verdict: Verdict) -> None:
         """Of a store that is not open: set it aside, or let it be opened."""
-        reason = verdict.damage or self._misplaced(verdict)
+        reason = verdict.damage or self._misplaced(verdict) or self._behind(verdict)
         if reason:
             self._set_aside(reason)
         else:
@@ -267,11 +275,18 @@ class Guard:
             )
         return f"it holds no cluster, and this folder is cluster {known}'s"
 
+    def _behind(self, verdict: Verdict) -> str:
+        """Why a store that is right is not all of it; empty where it is."""
+        kept = last_kept(self._folder / RECENT, verdict.cluster_id)
+        if verdict.epoch is None or kept <= (verdict.epoch, verdict.number):
+            return ""
+        return f"it ends with commit {verdict.number}, and commit {kept[1]} was made"
+
     def _set_aside(self, reason: str) -> None:
         """What is here goes; what is left was something."""
         now_ns = self._wall_ns()
         cluster_id = self._marker.cluster_id or self._cluster_of_copies()
-        aside = set_aside(self._folder, reason, now_ns, (COPIES,))
+        aside = set_aside(self._folder, reason, now_ns, (COPIES, RECENT))
         self._save(
             begun=True,
             cluster_id=cluster_id,

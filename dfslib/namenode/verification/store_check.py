@@ -44,12 +44,14 @@ Progress = Callable[[int], None]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`damage` says what is wrong with the store; empty where nothing is. `number` is that of its last commit, `keys`
-    how many it has; `is_summed`: they add up to what the commits say, rather than that nothing is known of it. `faults`
-    are invariants that the commits themselves have broken. `header` is that of the checkpoint that was written."""
+    """`damage` says what is wrong with the store; empty where nothing is. `epoch` is its cluster's where it is whole,
+    `number` that of its last commit, `keys` how many it has; `is_summed`: they add up to what the commits say, rather
+    than that nothing is known of it. `faults` are invariants that the commits themselves have broken. `header` is that
+    of the checkpoint that was written."""
 
     damage: str = ""
     cluster_id: str = ""
+    epoch: int | None = None
     number: int = 0
     keys: int = 0
     is_summed: bool = False
@@ -121,14 +123,17 @@ def look_at_store(folder: Path) -> Verdict:
             records.get_totals(txn)
             records.last_inode(txn)
             if record is not None and record.level > NEWEST_LEVEL:
-                return Verdict("", record.cluster_id, txn.number)
+                return Verdict("", record.cluster_id, record.epoch, txn.number)
             if record is not None and restoring is None:
                 records.get_directory(txn, ROOT)
             for prefix in (keys.NODES, keys.SESSIONS, keys.REQUEST_TIMES):
                 for _ in txn.scan(prefix, prefix_end(prefix)):
                     pass
-            found = restoring or record
-            return Verdict("", found.cluster_id if found is not None else "", txn.number)
+            if restoring is not None:
+                return Verdict("", restoring.cluster_id, None, txn.number)
+            if record is not None:
+                return Verdict("", record.cluster_id, record.epoch, txn.number)
+            return Verdict("", number=txn.number)
     except (DamagedStore, *_UNREADABLE_RECORD) as error:
         return Verdict(f"it cannot be opened: {error}")
 
@@ -168,13 +173,13 @@ def _expected(txn: ReadTxn) -> bytes | None:
 
 
 def _judged(txn: ReadTxn, summed: _Summed, header: Header | None, *, is_summed: bool) -> Verdict:
-    cluster_id, faults = "", []
+    cluster_id, epoch, faults = "", None, []
     try:
         record, restoring = records.get_cluster(txn), records.get_restoring(txn)
         if restoring is not None:
             cluster_id = restoring.cluster_id
         elif record is not None:
-            cluster_id = record.cluster_id
+            cluster_id, epoch = record.cluster_id, record.epoch
             is_known = record.level <= NEWEST_LEVEL  # else it is not opened, and its rules may be others
             if is_known and (not is_summed or summed.keys <= _FAULTS_LOOKED_FOR_KEYS):
                 faults = [_text(fault) for fault in islice(check(txn), _FAULTS_SHOWN)]
@@ -184,7 +189,7 @@ def _judged(txn: ReadTxn, summed: _Summed, header: Header | None, *, is_summed: 
         faults = [f"a record cannot be read: {error}"]
     if faults and not is_summed:
         raise DamagedStore(faults[0])
-    return Verdict("", cluster_id, txn.number, summed.keys, is_summed, tuple(faults), header)
+    return Verdict("", cluster_id, epoch, txn.number, summed.keys, is_summed, tuple(faults), header)
 
 
 def _text(problem: Problem) -> str:

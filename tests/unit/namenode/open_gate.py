@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+from dfslib.namenode.checkpoint.format import FileName
 from dfslib.namenode.verification.guard import Remnant
 
 
@@ -20,6 +22,9 @@ class OpenGate:
 
     def opened(self, cluster_id: str) -> None:
         pass
+
+    def aside(self, target: Path) -> dict[FileName, Path]:
+        return {}
 
     async def damaged(self) -> str:
         await asyncio.Event().wait()

@@ -22,6 +22,7 @@ from dfslib.namenode.checkpoint.cluster import Cluster
 from dfslib.namenode.checkpoint.format import Header, check, parse_name, read_commits, read_header, read_records
 from dfslib.namenode.checkpoint.generations import AGES_NS, HOUR_NS
 from dfslib.namenode.checkpoint.journal import Journal
+from dfslib.namenode.checkpoint.recent import Recent
 from dfslib.namenode.checkpoint.shipper import Shipper
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.membership.registry import Registry
@@ -57,10 +58,12 @@ class Shipped:
         self.history: dict[int, State] = {0: {}}
         self.heads: dict[int, Lineage] = {0: self.engine.history.head}
         self.folder = folder / "copies"
+        self.recent = folder / "recent"
         self.start()
 
     def start(self) -> None:
-        self.journal = Journal(time.time_ns)
+        self.journal = Journal(time.time_ns, Recent(self.recent))
+        self.journal.keep("c1", self.cluster.epoch, 1, self.engine.history)
         self.engine.journal(self.journal.committed)
         self.may_write = asyncio.Event()
         self.may_write.set()

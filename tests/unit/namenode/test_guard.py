@@ -176,7 +176,7 @@ class TestOfAnOlderRelease:
             (store.folder / DATA).unlink()
         guard = store.admit()
         require_set_aside(store, guard, "missing" if gone else "empty")
-        assert [path.name for path in guard.copies_aside()] == [copy.name]
+        assert [str(name) for name in guard.aside(store.folder)] == [copy.name]
 
     def test_a_first_start_that_was_interrupted(self, tmp_path: Path) -> None:
         (tmp_path / DATA).write_bytes(b"")

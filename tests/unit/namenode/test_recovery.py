@@ -136,6 +136,17 @@ class Restored:
         self.nodes = nodes
         self.engine = LmdbEngine(folder / "restored")
         self.folder = folder
+        self.here: dict[str, bytes] = {}
+        """Files that lie here, of a store that was set aside."""
+
+    def aside(self, target: Path) -> dict[FileName, Path]:
+        found = {}
+        for text, data in self.here.items():
+            (target / text).write_bytes(data)
+            name = parse_name(text)
+            assert name is not None
+            found[name] = target / text
+        return found
 
     def joiners(self, *positions: str) -> list[Joiner]:
         told = [*positions, *[""] * len(self.nodes)]
@@ -146,7 +157,8 @@ class Restored:
 
     async def restore(self, *positions: str) -> State:
         sources = self.joiners(*positions)
-        await recover(self.engine, self.session, sources, sources, self.folder / "fetched", lambda _: None)
+        folder = self.folder / "fetched"
+        await recover(self.engine, self.session, sources, sources, folder, self.aside, lambda _: None)
         assert self.engine.read(lambda txn: list(check(txn))) == []
         return self.engine.read(everything)
 
@@ -285,6 +297,65 @@ def test_a_journal_that_goes_on_from_another_commit_is_no_link(tmp_path: Path, s
 
     run(tmp_path / "1", alone, bad)
     run(tmp_path / "2", beside_the_right_one, bad, good)
+
+
+def test_what_lies_here_and_goes_on_from_the_copies_is_restored_as_well(tmp_path: Path, source: Source) -> None:
+    """Of a store that was damaged: the datanodes have been told less than was acknowledged."""
+    source.write("a")
+    source.checkpoint()
+    source.journal()
+    told = dict(source.files)
+    first = source.write("b").journal()
+    between = source.state
+    second = source.write("c").journal()
+    state = source.state
+    here = {name: source.files[name] for name in (first, second)}
+    source.close()
+
+    async def scenario(made: Restored) -> None:
+        made.here = here
+        assert await made.restore() == state
+        made.here = {**here, second: here[second][:-20]}  # it cannot be read to its end
+        assert await made.restore() == between
+        made.here = {second: here[second]}  # there is a gap
+        copied = await made.restore()
+        made.here = {}
+        assert copied == await made.restore()
+
+    run(tmp_path, scenario, told, told)
+
+
+def test_what_lies_here_is_enough_where_no_datanode_has_a_copy(tmp_path: Path, source: Source) -> None:
+    source.write("a")
+    source.checkpoint()
+    source.journal()
+    source.write("b").journal()
+    files, state = source.files, source.state
+    source.close()
+
+    async def scenario(made: Restored) -> None:
+        made.here = files
+        assert await made.restore() == state
+
+    run(tmp_path, scenario, {}, {})
+
+
+def test_what_lies_here_and_has_parted_is_left_where_it_is(
+    tmp_path: Path, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = parted_stores(source, tmp_path / "other")
+    one.write("one").journal()
+    mine = other.write("x", "other").journal()
+    state = one.state
+    for store in (one, other):
+        store.close()
+
+    async def scenario(made: Restored) -> None:
+        made.here = {mine: other.files[mine]}
+        assert await made.restore() == state
+        assert "has parted from the copies" in caplog.text
+
+    run(tmp_path, scenario, one.files)
 
 
 def read_journal(data: bytes) -> tuple[Header, list[Commit]]:
