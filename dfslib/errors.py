@@ -2,7 +2,8 @@
 
     DfsError
      ├─ a class for each errno that a file operation can answer with (NotFound, Exists, ...)
-     ├─ ConditionFailed, RangeNotSatisfiable, ChecksumMismatch, IncompleteBody    HTTP's own
+     ├─ ConditionFailed, RequestIdReused, RangeNotSatisfiable, ChecksumMismatch,
+     │  IncompleteBody                                                            HTTP's own
      └─ NotEnoughDatanodes, Unavailable, UnknownNode, ForeignVolume, Fenced       the cluster's own
 
 Each class carries what every boundary needs: the errno for FUSE and `OSError`, the HTTP status, the
@@ -155,6 +156,12 @@ class ConditionFailed(DfsError):
     """`If-Match` or `If-None-Match` did not hold (RFC 9110, 13.1). Nothing has changed."""
 
     code, errno, http_status = "ECONDITION", _errno.EEXIST, 412
+
+
+class RequestIdReused(DfsError):
+    """Another request was done under this one's id. Nothing has changed."""
+
+    code, errno, http_status = "EREQUESTID", _errno.EINVAL, 422
 
 
 class RangeNotSatisfiable(DfsError):

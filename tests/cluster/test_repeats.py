@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,6 +53,119 @@ def test_an_id_that_cannot_be(cluster: Cluster) -> None:
     assert call(cluster.url, "HEAD", "/fs/id").status == 404
 
 
+class Change(NamedTuple):
+    """A request that changes something, and what differs in another one under its id."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    other_path: str = ""
+    other_body: bytes = b""
+    condition: str = ""
+
+
+LARGE = bytes(300 << 10)
+CHANGES = {
+    "put, other bytes": Change("PUT", "/fs/kind/new", b"one", other_body=b"two"),
+    "put, other length": Change("PUT", "/fs/kind/new", b"one", other_body=b"three"),
+    "put, large": Change("PUT", "/fs/kind/new", LARGE + b"1", other_body=LARGE + b"2"),
+    "put, other path": Change("PUT", "/fs/kind/new", b"one", "/fs/kind/other"),
+    "put, other parameters": Change("PUT", "/fs/kind/new", b"one", "/fs/kind/new?mode=600"),
+    "put, other condition": Change("PUT", "/fs/kind/new", b"one", condition="*"),
+    "append, other bytes": Change("POST", "/fs/kind/file?op=append", b"one", other_body=b"two"),
+    "append, large": Change("POST", "/fs/kind/file?op=append", LARGE + b"1", other_body=LARGE + b"2"),
+    "append, other file": Change("POST", "/fs/kind/file?op=append", b"one", "/fs/kind/gone?op=append"),
+    "delete": Change("DELETE", "/fs/kind/gone", other_path="/fs/kind/file"),
+    "mkdir": Change("POST", "/fs/kind/new?op=mkdir", other_path="/fs/kind/other?op=mkdir"),
+    "rename": Change("POST", "/fs/kind/gone?op=rename&to=/kind/a", other_path="/fs/kind/file?op=rename&to=/kind/a"),
+    "copy": Change("POST", "/fs/kind/file?op=copy&to=/kind/a", other_path="/fs/kind/file?op=copy&to=/kind/b"),
+    "link": Change("POST", "/fs/kind/file?op=link&to=/kind/a", other_path="/fs/kind/file?op=link&to=/kind/b"),
+    "symlink": Change("POST", "/fs/kind/new?op=symlink&to=a", other_path="/fs/kind/new?op=symlink&to=b"),
+    "truncate": Change("POST", "/fs/kind/file?op=truncate&size=2", other_path="/fs/kind/file?op=truncate&size=1"),
+    "setattr": Change("POST", "/fs/kind/file?op=setattr&mode=600", other_path="/fs/kind/file?op=setattr&mode=640"),
+    "setxattr": Change("POST", "/fs/kind/file?op=setxattr&name=user.a", b"1", other_body=b"2"),
+    "removexattr": Change(
+        "POST", "/fs/kind/file?op=removexattr&name=user.x", other_path="/fs/kind/file?op=removexattr&name=user.y"
+    ),
+    "touch": Change("POST", "/fs/kind/new?op=touch", other_path="/fs/kind/other?op=touch"),
+    "another method": Change("POST", "/fs/kind/new?op=touch", other_path="/fs/kind/other?op=mkdir"),
+}
+
+
+def test_another_request_under_the_same_id_is_refused_and_changes_nothing(cluster: Cluster) -> None:
+    def tree() -> tuple[object, object, bytes]:
+        listing = call(cluster.url, "GET", "/fs/kind").json()
+        return listing, call(cluster.url, "GET", "/fs/kind/file?op=xattrs").json(), content()
+
+    def content() -> bytes:
+        return read_file(cluster.url, "/fs/kind/file").body
+
+    for number, (name, change) in enumerate(CHANGES.items()):
+        call(cluster.url, "DELETE", "/fs/kind?recursive=true")
+        for path in ("/fs/kind/file?parents=true", "/fs/kind/gone"):
+            assert call(cluster.url, "PUT", path, b"what there was").status == 201
+        for xattr in ("user.x", "user.y"):
+            assert call(cluster.url, "POST", f"/fs/kind/file?op=setxattr&name={xattr}", b"x").status == 200
+        headers = {"X_DFS_Request_Id": f"kind-{number}"}
+        first = call(cluster.url, change.method, change.path, change.body, **headers)
+        assert first.status in (200, 201, 204), (name, first)
+        before = tree()
+        others = {"If_None_Match": change.condition} if change.condition else {}
+        refused = call(
+            cluster.url,
+            change.method,
+            change.other_path or change.path,
+            change.other_body or change.body,
+            **headers,
+            **others,
+        )
+        assert (refused.status, refused.error) == (422, "EREQUESTID"), (name, refused)
+        assert f"kind-{number}" in refused.json()["message"], name
+        assert tree() == before, name
+        again = call(cluster.url, change.method, change.path, change.body, **headers)
+        assert again.status == first.status, name
+        assert tree() == before, name
+
+
+def test_the_order_of_parameters_and_a_body_of_unknown_length_are_no_other_request(cluster: Cluster) -> None:
+    headers = {"X_DFS_Request_Id": "in another order"}
+    assert call(cluster.url, "PUT", "/fs/order?mode=600&uid=7", b"bytes", **headers).status == 201
+    assert call(cluster.url, "PUT", "/fs/order?uid=7&mode=600", b"bytes", **headers).status == 201
+    assert call_chunked(cluster, "/fs/order?mode=600&uid=7", b"bytes", "in another order") == 201
+    assert call_chunked(cluster, "/fs/order?mode=600&uid=7", b"other", "in another order") == 422
+    assert read_file(cluster.url, "/fs/order").body == b"bytes"
+
+
+def call_chunked(cluster: Cluster, path: str, body: bytes, request_id: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(cluster.url).netloc, timeout=DEADLINE_S)
+    try:
+        connection.request("PUT", path, iter([body]), {"X-DFS-Request-Id": request_id}, encode_chunked=True)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_repetition_that_breaks_off_is_no_other_request(cluster: Cluster) -> None:
+    """Its sender hears nothing of it, and tries again."""
+    headers = {"X_DFS_Request_Id": "broken"}
+    assert call(cluster.url, "PUT", "/fs/broken", b"all of it", **headers).status == 201
+    Upload(cluster, "PUT", "/fs/broken", b"all of it", "broken").break_off()
+    assert call(cluster.url, "PUT", "/fs/broken", b"all of it", **headers).status == 201
+    assert read_file(cluster.url, "/fs/broken").body == b"all of it"
+
+
+def test_what_was_asked_for_is_known_after_a_restart(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    headers = {"X_DFS_Request_Id": "kept"}
+    assert call(cluster.url, "PUT", "/fs/kept", b"one", **headers).status == 201
+    cluster.namenode.kill()
+    cluster.namenode.start()
+    cluster.wait_alive()
+    assert call(cluster.url, "PUT", "/fs/kept", b"two", **headers).status == 422
+    assert call(cluster.url, "PUT", "/fs/kept", b"one", **headers).status == 201
+    assert read_file(cluster.url, "/fs/kept").body == b"one"
+
+
 class Upload:
     """A request whose body comes in two parts; the second one when it is told to."""
 
@@ -62,6 +176,9 @@ class Upload:
         self._connection.putheader("Content-Length", str(len(body)))
         self._connection.putheader("X-DFS-Request-Id", request_id)
         self._connection.endheaders(body[: len(body) // 2])
+
+    def break_off(self) -> None:
+        self._connection.close()
 
     def end(self) -> int:
         self._connection.send(self._rest)

@@ -14,6 +14,7 @@ from crc32c import crc32c
 from dfslib.errors import NotEnoughDatanodes
 from dfslib.model import ROOT, BlockRef, Extent, FileType, InodeId, Origin
 from dfslib.namenode.blocks import deferral as deferral_module
+from dfslib.namenode.files.asked import IdentifiedRequest
 from dfslib.namenode.files.operations import PutOptions, parse_target
 from dfslib.namenode.metadata.engine import ReadTxn
 from dfslib.namenode.namespace import content, records
@@ -178,25 +179,32 @@ class Worker:
     async def _put(self, file: File, data: bytes) -> None:
         """Once or several times at once, under one id."""
         parts, target = self._parts, parse_target(file.name.decode())
-        operations = parts.operations.for_request(b"put %d %d" % (self._number, self._next()))
+        request_id = b"put %d %d" % (self._number, self._next())
         origin = Origin(b"/" + file.name, file.ino, 0, 0)
 
         async def attempt() -> None:
-            if operations.done_before():
+            request = IdentifiedRequest(request_id, b"put")
+            operations = parts.operations.for_request(request)
+            if operations.remembered():
                 return
-            async with parts.receiver.receive(body(parts, data), len(data), origin, 3) as received:
+            async with parts.receiver.receive(
+                request.passing(body(parts, data)), len(data), origin, 3
+            ) as received:
                 await operations.put(target, received, PutOptions())
 
         await all_of([attempt() for _ in range(self._random.choice([1, 1, 3]))])
 
     async def _append(self, file: File, data: bytes) -> None:
         parts, target = self._parts, parse_target(file.name.decode())
-        operations = parts.operations.for_request(b"append %d %d" % (self._number, self._next()))
+        request_id = b"append %d %d" % (self._number, self._next())
         origin = Origin(b"/" + file.name, file.ino, 0, 0)
 
         async def attempt() -> None:
-            async with parts.receiver.receive(body(parts, data), len(data), origin, 3) as received:
-                await operations.append(target, received)
+            request = IdentifiedRequest(request_id, b"append")
+            async with parts.receiver.receive(
+                request.passing(body(parts, data)), len(data), origin, 3
+            ) as received:
+                await parts.operations.for_request(request).append(target, received)
 
         await all_of([attempt() for _ in range(self._random.choice([1, 1, 2]))])
 

@@ -15,7 +15,8 @@ from aiohttp import web
 from dfslib.errors import DfsError, InvalidArgument, NotADirectory
 from dfslib.model import FILE_SIZE_MAX, Attr, FileType, InodeId, Origin, format_etag
 from dfslib.namenode.blocks.write import BlockWriter
-from dfslib.namenode.files.once import Done, check_request_id
+from dfslib.namenode.files.asked import IdentifiedRequest, digest_head
+from dfslib.namenode.files.once import Done, Remembered, check_request_id
 from dfslib.namenode.files.operations import (
     Operations,
     PutOptions,
@@ -166,19 +167,21 @@ class FileRoutes:
             if_match=request.headers.get("If-Match", ""),
             if_none_match=request.headers.get("If-None-Match", ""),
         )
-        operations = self._for(request)
-        if done := operations.done_before():
-            return _answer(done, target.raw)
+        identified = _identified(request)
+        operations = self._operations.for_request(identified)
+        if identified and (before := operations.remembered()):
+            return await self._again(request, target, identified, before)
         try:
             present = operations.check_put(target, options)
         except DfsError:
-            if done := operations.done_before():  # only just now, by an attempt that was still at work
-                return _answer(done, target.raw)
+            if identified and (before := operations.remembered()):  # only just now, by an attempt that was at work
+                return await self._again(request, target, identified, before)
             raise
         copies = self._writer.copies(operations.replication(target, options.replication))
         origin = Origin(target.raw, present.ino if present else InodeId(0), 0, 0)
         with naming(target.text):
-            async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
+            body = self._body(request, identified)
+            async with self._receiver.receive(body, request.content_length, origin, copies) as received:
                 done = await operations.put(target, received, options)
         return _answer(done, target.raw, min((len(block.nodes) for block in received.blocks), default=None))
 
@@ -198,7 +201,20 @@ class FileRoutes:
         return await operation(request, target, Params(query, allowed | {"op"}))
 
     def _for(self, request: web.Request) -> Operations:
-        return self._operations.for_request(check_request_id(request.headers.get(routes.HEADER_REQUEST_ID)))
+        return self._operations.for_request(_identified(request))
+
+    async def _again(
+        self, request: web.Request, target: Target, identified: IdentifiedRequest, before: Remembered
+    ) -> web.Response:
+        """The answer to a repetition whose body is not needed: it is read for being the same. Raises
+        RequestIdReused."""
+        with naming(target.text):
+            identified.check_head(before.asked, request.content_length)
+            if before.asked is not None:
+                async for _ in self._body(request, identified):
+                    pass
+                identified.check(before.asked)
+        return _answer(before.done, target.raw)
 
     async def _mkdir(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         mode = params.mode("mode")
@@ -227,16 +243,18 @@ class FileRoutes:
         return _answer(await self._for(request).truncate(target, size), target.raw)
 
     async def _append(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
-        operations = self._for(request)
-        if done := operations.done_before():
-            return _answer(done, target.raw)
+        identified = _identified(request)
+        operations = self._operations.for_request(identified)
+        if identified and (before := operations.remembered()):
+            return await self._again(request, target, identified, before)
         attr = operations.stat(target)
         if attr.type is not FileType.FILE:
             raise not_a_file(attr, target.text)
         origin = Origin(target.raw, attr.ino, attr.size, 0)
         copies = self._writer.copies(attr.replication)
         with naming(target.text):
-            async with self._receiver.receive(self._body(request), request.content_length, origin, copies) as received:
+            body = self._body(request, identified)
+            async with self._receiver.receive(body, request.content_length, origin, copies) as received:
                 done = await operations.append(target, received)
         return _answer(done, target.raw)
 
@@ -248,12 +266,13 @@ class FileRoutes:
         return _answer(done, target.raw)
 
     async def _setxattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        identified = _identified(request)
         value = bytearray()
-        async for chunk in self._body(request):
+        async for chunk in self._body(request, identified):
             value += chunk
             if len(value) > _XATTR_BODY_MAX:
                 break
-        done = await self._for(request).set_xattr(
+        done = await self._operations.for_request(identified).set_xattr(
             target,
             params.required("name"),
             bytes(value),
@@ -268,8 +287,20 @@ class FileRoutes:
     async def _touch(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
         return _answer(await self._for(request).touch(target), target.raw)
 
-    def _body(self, request: web.Request) -> AsyncIterator[bytes]:
-        return pieces(request, self._body_timeout_s)
+    def _body(self, request: web.Request, identified: IdentifiedRequest | None) -> AsyncIterator[bytes]:
+        body = pieces(request, self._body_timeout_s)
+        return identified.passing(body) if identified else body
+
+
+def _identified(request: web.Request) -> IdentifiedRequest | None:
+    """The request, where it has an id. Raises InvalidArgument."""
+    request_id = check_request_id(request.headers.get(routes.HEADER_REQUEST_ID))
+    if request_id is None:
+        return None
+    target, query = _split(request)
+    path = target.raw + b"/" * target.path.must_be_dir
+    conditions = (request.headers.get("If-Match", ""), request.headers.get("If-None-Match", ""))
+    return IdentifiedRequest(request_id, digest_head(request.method, path, parse_query(query), conditions))
 
 
 def _split(request: web.Request) -> tuple[Target, str]:

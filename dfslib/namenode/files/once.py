@@ -1,7 +1,8 @@
 """Requests that are sent again because their answer was lost: done once, answered alike.
 
 A client gives a request an id and uses it again for the repetition. The answer is kept in the very
-transaction that did the work, for ten minutes. A request that failed has changed nothing and is tried anew.
+transaction that did the work, for ten minutes. A request that failed has changed nothing and is tried anew. With the
+answer goes what was asked for: another request under the same id is refused.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import msgspec
 
 from dfslib.errors import InvalidArgument
 from dfslib.model import Attr
+from dfslib.namenode.files.asked import Asked, IdentifiedRequest
 from dfslib.namenode.metadata.engine import ReadTxn, Txn, prefix_end
 from dfslib.namenode.namespace import keys, records
+from dfslib.wire.features import LEVELS
 
 T = TypeVar("T")
 
@@ -38,8 +41,21 @@ class Outcome(NamedTuple):
     repeated: bool
 
 
+class Remembered(NamedTuple):
+    """As it is kept. The first level's builds read the two fields of Done and no more, so that in a cluster of that
+    level, and in what is left of that time, `asked` is missing."""
+
+    attr: Attr | None
+    created: bool = False
+    asked: Asked | None = None
+
+    @property
+    def done(self) -> Done:
+        return Done(self.attr, self.created)
+
+
 _encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.Decoder(Done).decode
+_decode = msgspec.msgpack.Decoder(Remembered).decode
 
 
 def check_request_id(text: str | None) -> bytes | None:
@@ -51,10 +67,16 @@ def check_request_id(text: str | None) -> bytes | None:
     return text.encode()
 
 
-def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
-    """What this request came to when it was done before."""
+def find_remembered(txn: ReadTxn, request_id: bytes) -> Remembered | None:
+    """What is known of the request that was done under this id."""
     data = txn.get(keys.request(request_id))
     return None if data is None else _decode(data)
+
+
+def find_done(txn: ReadTxn, request_id: bytes) -> Done | None:
+    """What this request came to when it was done before."""
+    found = find_remembered(txn, request_id)
+    return None if found is None else found.done
 
 
 def once(
@@ -70,11 +92,33 @@ def once(
             return Outcome(before, True)
         before = next((done for one in earlier if (done := find_done(txn, one)) is not None), None)
         done = fn(txn) if before is None else before
-        txn.put(keys.request(request_id), _encode(done))
-        records.put_state(txn, keys.request_time(stamp(), request_id))
+        _remember(txn, request_id, _encode(done), stamp())
         return Outcome(done, before is not None)
 
     return run
+
+
+def once_as_asked(
+    request: IdentifiedRequest, fn: Callable[[Txn], Done], stamp: Callable[[], int]
+) -> Callable[[Txn], Outcome]:
+    """The same for a request whose sender chose the id: in the transaction RequestIdReused is raised, and nothing is
+    done, where the id was another request's."""
+
+    def run(txn: Txn) -> Outcome:
+        if (before := find_remembered(txn, request.id)) is not None:
+            request.check(before.asked)
+            return Outcome(before.done, True)
+        done = fn(txn)
+        kept = Remembered(*done, request.asked) if records.get_level(txn) >= LEVELS.level else done
+        _remember(txn, request.id, _encode(kept), stamp())
+        return Outcome(done, False)
+
+    return run
+
+
+def _remember(txn: Txn, request_id: bytes, record: bytes, stamp: int) -> None:
+    txn.put(keys.request(request_id), record)
+    records.put_state(txn, keys.request_time(stamp, request_id))
 
 
 def expire(txn: Txn, limit: int, horizon: int) -> int:

@@ -18,7 +18,8 @@ from dfslib.errors import (
     NotFound,
 )
 from dfslib.model import Attr, Entry, FileType, InodeId, format_etag
-from dfslib.namenode.files.once import Done, find_done, once
+from dfslib.namenode.files.asked import IdentifiedRequest
+from dfslib.namenode.files.once import Done, Outcome, Remembered, find_remembered, once_as_asked
 from dfslib.namenode.files.receive import Content
 from dfslib.namenode.metadata.engine import MetadataEngine, ReadTxn, Txn
 from dfslib.namenode.namespace import content, extents, records
@@ -92,22 +93,22 @@ class Operations:
         engine: MetadataEngine,
         now_ns: Callable[[], int],
         stamp: Callable[[], int],
-        request_id: bytes | None = None,
+        request: IdentifiedRequest | None = None,
     ) -> None:
         """`stamp` gives those by which the age of remembered requests is told (runtime.stamps)."""
         self._engine = engine
         self._now_ns = now_ns
         self._stamp = stamp
-        self._request_id = request_id
+        self._request = request
 
-    def for_request(self, request_id: bytes | None) -> Operations:
-        """The same operations, each done at most once under this id."""
-        return Operations(self._engine, self._now_ns, self._stamp, request_id) if request_id else self
+    def for_request(self, request: IdentifiedRequest | None) -> Operations:
+        """The same operations, each done at most once under this request's id."""
+        return Operations(self._engine, self._now_ns, self._stamp, request) if request else self
 
-    def done_before(self) -> Done | None:
-        """What the request came to, if it is a repetition."""
-        wanted = self._request_id
-        return self._engine.read(lambda txn: find_done(txn, wanted)) if wanted else None
+    def remembered(self) -> Remembered | None:
+        """What was done under the request's id, by it or by another one."""
+        request = self._request
+        return self._engine.read(lambda txn: find_remembered(txn, request.id)) if request else None
 
     def stat(self, target: Target, *, follow: bool = True) -> Attr:
         with naming(target.text):
@@ -316,7 +317,10 @@ class Operations:
     async def _transact(self, target: Target, fn: Callable[[Txn], Done], received: Content | None = None) -> Done:
         """`received` is what `fn` makes a file's, if it is run: what comes with a repetition is not used."""
         with naming(target.text):
-            done, repeated = await self._engine.transact(once(self._request_id, fn, self._stamp))
+            if self._request is None:
+                done, repeated = await self._engine.transact(lambda txn: Outcome(fn(txn), False))
+            else:
+                done, repeated = await self._engine.transact(once_as_asked(self._request, fn, self._stamp))
         if received is not None:
             received.used = not repeated
         return done
