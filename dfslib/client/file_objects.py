@@ -2,7 +2,8 @@
 
 Reading asks for growing windows with Range requests, so that a program which reads on gets few large ones
 and one which jumps about gets small ones. Writing collects in a temporary file; at close the content appears
-at once, and on an exception inside `with`, or when the object is dropped unclosed, nothing is written.
+at once, and on an exception inside `with`, or when the object is dropped unclosed, nothing is written. Nor is anything
+after a write that failed, whether or not the caller heeded it: what it left behind is no content that was meant.
 """
 
 from __future__ import annotations
@@ -142,7 +143,10 @@ class RemoteReader(io.RawIOBase):
 
 
 class RemoteWriter(io.BufferedIOBase):
-    """Content that is sent when it is closed. `kind`: w replaces, x makes a new file, a adds to the end."""
+    """Content that is sent when it is closed. `kind`: w replaces, x makes a new file, a adds to the end.
+
+    The first failure to collect it is raised by all that is called after it, `close` too, which then sends nothing.
+    """
 
     def __init__(self, operations: Operations, path: RemotePath, kind: str) -> None:
         super().__init__()
@@ -152,6 +156,7 @@ class RemoteWriter(io.BufferedIOBase):
         self._path = path
         self._kind = kind
         self._spool: IO[bytes] | None = None
+        self._failure: OSError | None = None
         _check_writable(operations, path, exclusive=kind == "x")
         self._spool = tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES)  # noqa: SIM115  closed by close()
 
@@ -164,37 +169,48 @@ class RemoteWriter(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'")
-        return self._open_spool().write(data)
+        with self._collecting() as spool:
+            return spool.write(data)
+
+    def flush(self) -> None:
+        """Raise what failed before; nothing is sent before `close`."""
+        if self._spool is not None:
+            self._check_failure()
+        super().flush()
 
     def tell(self) -> int:
-        return self._open_spool().tell()
+        with self._collecting() as spool:
+            return spool.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if self._kind == "a":
             raise io.UnsupportedOperation("a file opened for appending is written at its end")
-        self._open_spool().seek(offset, whence)
-        return self.tell()
+        with self._collecting() as spool:
+            spool.seek(offset, whence)
+            return spool.tell()
 
     def truncate(self, size: int | None = None) -> int:
-        spool = self._open_spool()
-        size = spool.tell() if size is None else size
-        spool.truncate(size)
-        return size
+        with self._collecting() as spool:
+            size = spool.tell() if size is None else size
+            spool.truncate(size)
+            return size
 
     def discard(self) -> None:
         """Close without writing anything."""
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            with contextlib.suppress(OSError):  # what its buffer could not write is not wanted any more
+                spool.close()
         super().close()
 
     def close(self) -> None:
-        """Send the content. Raises what sending raised; the file is as before then."""
+        """Send the content. Raises what sending, or a write before it, raised; the file is as before then."""
         if self.closed or self._spool is None:
             return
         try:
-            self._spool.seek(0)
-            self._send(self._spool)
+            with self._collecting() as spool:
+                spool.seek(0)
+            self._send(spool)
         finally:
             self.discard()
 
@@ -217,10 +233,26 @@ class RemoteWriter(io.BufferedIOBase):
         else:
             self._operations.write(self._path, body, WriteOptions(exclusive=self._kind == "x"))
 
-    def _open_spool(self) -> IO[bytes]:
+    @contextlib.contextmanager
+    def _collecting(self) -> Iterator[IO[bytes]]:
+        """The temporary file. Where what is done to it fails half-way, nothing is done to it any more."""
         if self._spool is None:
             raise ValueError("I/O operation on closed file")
-        return self._spool
+        self._check_failure()
+        try:
+            yield self._spool
+        except (TypeError, ValueError):  # an argument that was refused: nothing has changed
+            raise
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                self._failure = OSError(error.errno, error.strerror, self.name)
+            else:
+                self._failure = OSError(errno.EIO, f"a write before broke off: {error!r}", self.name)
+            raise
+
+    def _check_failure(self) -> None:
+        if self._failure is not None:
+            raise OSError(*self._failure.args, self.name)
 
 
 class RemoteTextWriter(io.TextIOWrapper):

@@ -45,7 +45,8 @@ class HttpNameNode:
     with `filename` set), and ConnectionError where the cluster does not answer. Calls that failed on the way are
     repeated for up to `timeout_s` seconds; changes carry an id by which the namenode does them once.
 
-    An object may be used by several threads, and as a context manager. It follows no proxy of the
+    An object may be used by several threads, and as a context manager; it pickles, for a pool of processes, and
+    works on both sides of a fork. It follows no proxy of the
     environment (`http_proxy`).
     """
 
@@ -381,7 +382,8 @@ class HttpNameNode:
 
         A file being read can seek, and stays the version that it was when opened: other content raises
         OSError(ESTALE). What is written appears at close, all at once; after an exception inside `with`,
-        or without a close, nothing has changed. Raises io.UnsupportedOperation for modes with `+`.
+        or without a close, nothing has changed. After a write that failed nothing is sent either: all that follows
+        raises its error, `close` too. Raises io.UnsupportedOperation for modes with `+`.
         """
         return file_objects.open_file(self._operations, path, mode, encoding, errors, newline)
 

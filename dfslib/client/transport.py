@@ -185,6 +185,11 @@ class Transport:
         self.timeout_s = timeout_s
         self._timing = timing or Timing()
         self._session = new_session()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[Transport], tuple[str, float, Timing | None]]:
+        """Pickled without connections: a copy opens its own."""
+        return type(self), (self.url, self.timeout_s, None if self._timing == Timing() else self._timing)
 
     def close(self) -> None:
         """Close the connections that wait in the pool."""
@@ -258,6 +263,9 @@ class Transport:
 
         Redirects are not followed. Raises NoAnswer.
         """
+        if self._process != os.getpid():  # after a fork the parent reads from the same connections
+            self._process = os.getpid()
+            self.renew_connections()
         prepared = _prepare(method, url, headers, body)
         timeout = (min(CONNECT_TIMEOUT_S, self.timeout_s), answer_timeout_s or self.timeout_s)
         try:
