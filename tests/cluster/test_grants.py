@@ -30,6 +30,19 @@ def targets(cluster: Cluster) -> list[Target]:
     return sorted(alive, key=lambda target: cluster.datanode_urls.index(target.url.rstrip("/")))
 
 
+def alone(cluster: Cluster) -> list[Target]:
+    """The datanodes, whose namenode is stopped: it granted none of these blocks, and a report that it asks for may come
+    at any time, with which they are deleted."""
+    found = targets(cluster)
+    cluster.namenode.stop()
+    return found
+
+
+@pytest.fixture(scope="module")
+def all_three(cluster: Cluster) -> list[Target]:
+    return alone(cluster)
+
+
 def put(
     url: str, block: BlockId, data: bytes | Iterator[bytes], grant: Grant | str, **headers: str
 ) -> requests.Response:
@@ -50,8 +63,8 @@ def held(urls: list[str], block: BlockId, data: bytes) -> int:
 
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
 @pytest.mark.parametrize("sync", ["true", "false"])
-def test_one_put_reaches_every_target(cluster: Cluster, data: bytes, sync: str) -> None:
-    block, all_three = new_id(), targets(cluster)
+def test_one_put_reaches_every_target(cluster: Cluster, all_three: list[Target], data: bytes, sync: str) -> None:
+    block = new_id()
     answer = put(cluster.datanode_urls[0], block, data, Grant(block, all_three, 2), X_DFS_Sync=sync)
     assert answer.status_code == 201, answer.text
     body = answer.json()
@@ -61,25 +74,24 @@ def test_one_put_reaches_every_target(cluster: Cluster, data: bytes, sync: str) 
     assert all(requests.post(url + routes.SYNC, timeout=DEADLINE_S).status_code == 204 for url in cluster.datanode_urls)
 
 
-def test_a_datanode_relays_blocks_that_it_does_not_get_itself(cluster: Cluster) -> None:
-    block, others = new_id(), targets(cluster)[1:]
+def test_a_datanode_relays_blocks_that_it_does_not_get_itself(cluster: Cluster, all_three: list[Target]) -> None:
+    block, others = new_id(), all_three[1:]
     answer = put(cluster.datanode_urls[0], block, SMALL, Grant(block, others, 2))
     assert answer.status_code == 201, answer.text
     assert held(cluster.datanode_urls[:1], block, SMALL) == 0
     assert held(cluster.datanode_urls[1:], block, SMALL) == 2
 
 
-def test_what_is_sent_twice_is_stored_once(cluster: Cluster) -> None:
+def test_what_is_sent_twice_is_stored_once(cluster: Cluster, all_three: list[Target]) -> None:
     block = new_id()
-    grant = Grant(block, targets(cluster), 2)
+    grant = Grant(block, all_three, 2)
     for sync in ("false", "true"):
         assert put(cluster.datanode_urls[1], block, SMALL, grant, X_DFS_Sync=sync).status_code == 201
     assert held(cluster.datanode_urls, block, SMALL) == 3
 
 
-def test_bad_grants_change_nothing(cluster: Cluster) -> None:
+def test_bad_grants_change_nothing(cluster: Cluster, all_three: list[Target]) -> None:
     block, url = new_id(), cluster.datanode_urls[0]
-    all_three = targets(cluster)
     for grant in (
         "nonsense",
         "",
@@ -98,7 +110,7 @@ def test_bad_grants_change_nothing(cluster: Cluster) -> None:
 
 def test_a_datanode_that_dies_in_the_middle_is_left_out(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
-    block, all_three = new_id(), targets(cluster)
+    block, all_three = new_id(), alone(cluster)
     half = threading.Event()
 
     def body() -> Iterator[bytes]:
