@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.mount.real_mount import Mount, attempt, run, run_python
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 MIB = 1 << 20
 DISK_MIB = 120
+RESERVED_MIB = 1
 
 
 class Small(Cluster):
@@ -27,10 +29,24 @@ class Small(Cluster):
         """Bytes that files may still take."""
         return int(requests.get(f"{self.url}cluster/df", timeout=30).json()["available"])
 
-    def used(self) -> int:
-        """Bytes of blocks on the first disk, of whatever file or of none."""
-        blocks = Path(self.datanodes[0].env["DFS_FS_ROOT"], "blocks")
-        return sum(path.stat().st_size for path in blocks.rglob("*") if path.is_file())
+    def used(self, number: int = 0) -> int:
+        """Bytes of blocks on a disk, of whatever file or of none."""
+        blocks = Path(self.datanodes[number].env["DFS_FS_ROOT"], "blocks")
+        total = 0
+        for path in blocks.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                found = path.stat()
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return total
+
+    def is_empty(self) -> bool:
+        """What was deleted is gone from the disks, and the namenode has heard so."""
+        return all(self.used(number) < MIB for number in range(2)) and self.room() > 110 * MIB
+
+    def free(self) -> int:
+        """As `room`, of the disks themselves: what the namenode has heard is some time old."""
+        disks = [os.statvfs(server.env["DFS_FS_ROOT"]) for server in self.datanodes]
+        return min(disk.f_bavail * disk.f_frsize for disk in disks) - RESERVED_MIB * MIB
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     mounted: list[str] = []
     try:
         for server in cluster.datanodes:
-            server.env["DFS_RESERVED_SPACE"] = "1MiB"
+            server.env["DFS_RESERVED_SPACE"] = f"{RESERVED_MIB}MiB"
             root = server.env["DFS_FS_ROOT"]
             Path(root).mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", root], check=True)
@@ -79,7 +95,7 @@ def other(mounts: list[Mount]) -> Mount:
 @pytest.fixture
 def small(shared: Small, mount: Mount) -> Iterator[Small]:
     """With empty disks."""
-    wait_until(lambda: shared.room() > 110 * MIB, "the disks are empty")
+    wait_until(shared.is_empty, "the disks are empty")
     yield shared
     for datanode in shared.datanodes:
         datanode.resume()
@@ -103,11 +119,11 @@ def leave(cluster: Small, mount: Mount, mib: int) -> None:
     """Have that much room left. A block that was sent twice to a slow datanode takes its space twice for a while."""
 
     def fill() -> bool:
-        ballast = cluster.room() - mib * MIB
+        ballast = cluster.free() - mib * MIB
         if attempt(f"head -c {ballast} /dev/zero | tr '\\0' b > ballast", mount.path).returncode == 0:
             return True
         run("rm ballast", mount.path)
-        wait_until(lambda: cluster.room() > 110 * MIB, "the disks are empty")
+        wait_until(cluster.is_empty, "the disks are empty")
         return False
 
     wait_until(fill, "the ballast fits")
