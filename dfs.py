@@ -3,9 +3,13 @@
 
 import sys
 
-from dfslib.runtime.virtualenv import use_project_virtualenv
+from dfslib.runtime.checkout import import_only_ours
 
 if __name__ == "__main__":
+    import_only_ours(sys.path[0])
+
+    from dfslib.runtime.virtualenv import use_project_virtualenv
+
     use_project_virtualenv(__file__)
 
     from dfslib.cli.main import main
