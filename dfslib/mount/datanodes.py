@@ -24,6 +24,8 @@ _HEDGE_S: Final = 1.0
 """A read that has not come by then, or half of it, is also asked of another datanode; the first answer counts."""
 _SUSPECT_S: Final = 5.0
 """A datanode that failed is asked last for so long."""
+_PROBE_AFTER_S: Final = 2.0
+"""Of a block: whether the datanode that has it is there at all is asked this often."""
 _RETRY_S: Final = 0.2
 
 
@@ -224,12 +226,31 @@ class Datanodes:
         if not urls:
             raise Unavailable("there is no datanode")
         try:
-            return await self._client.put_granted(urls[0], grant, pieces, sync=sync)
+            return await self._put_watched(urls[0], grant, pieces, sync=sync)
         except NoSpace:
             raise
         except DfsError:
             self._suspect(urls[0])
             raise
+
+    async def _put_watched(self, url: str, grant: Grant, pieces: Sequence[Buffer], *, sync: bool) -> GrantedBody:
+        """A datanode may take long for a block, because of its disk or of the others; one that hangs answers nothing
+        else either. The caller's time has to be enough for a second one."""
+        putting = asyncio.create_task(self._client.put_granted(url, grant, pieces, sync=sync))
+        try:
+            while not (await asyncio.wait([putting], timeout=_PROBE_AFTER_S))[0]:
+                probing = asyncio.create_task(self._client.probe(url))
+                try:
+                    await asyncio.wait([putting, probing], return_when=asyncio.FIRST_COMPLETED)
+                    if not putting.done():
+                        await probing
+                finally:
+                    probing.cancel()
+                    await asyncio.gather(probing, return_exceptions=True)
+            return putting.result()
+        finally:
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
 
     def _suspect(self, url: str) -> None:
         self._suspect_until[url] = self._monotonic() + _SUSPECT_S

@@ -25,6 +25,8 @@ from dfslib.wire.reads import READ_BYTES_MAX, BlockRange
 from dfslib.wire.session import Grant
 
 _CONNECT_TIMEOUT_S: Final = 5.0
+_PROBE_TIMEOUT_S: Final = 5.0
+"""A process that is only busy answers by then: what it does with disks is on other threads."""
 _SHORT_BYTES: Final = 256 << 10
 """Of a body that datanodes take or answer by their shorter way."""
 _IDLE_MAX: Final = 16
@@ -108,6 +110,14 @@ class BlockClient:
             raise error_of(answer)
         return bytes(answer.body)
 
+    async def probe(self, url: str) -> None:
+        """Return when the datanode answers anything at all. Raises Unavailable where it does not within seconds."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await self._request(url, "GET", routes.HEALTHZ, "", (), _SHORT_BYTES)
+        except TimeoutError:
+            raise Unavailable(f"{url}: no answer to anything for {_PROBE_TIMEOUT_S:g} s") from None
+
     async def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
@@ -131,7 +141,7 @@ class BlockClient:
             try:
                 answer = await connection.request(request, body, wanted)
             except Unavailable:
-                if kept:
+                if kept and not connection.stalled:
                     continue  # a kept connection may have ended meanwhile; both requests can be repeated
                 raise
             self._give_back(idle, connection, answer, short=short)

@@ -51,6 +51,8 @@ class Connection(asyncio.BufferedProtocol):
         self._watch: asyncio.TimerHandle | None = None
         self._progress = 0
         self.reusable = True
+        self.stalled = False
+        """Nothing moved for too long: what was asked is not to be asked of this datanode again."""
 
     # What the transport calls.
 
@@ -165,6 +167,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def _check_progress(self, seen: int) -> None:
+        self.stalled = self._progress == seen
         if self._progress == seen and self._writable is None:
             self._tell(Unavailable(f"nothing came from the datanode for {STALL_TIMEOUT_S:g} s"))
         elif self._progress == seen:

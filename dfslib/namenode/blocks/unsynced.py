@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -29,6 +29,10 @@ log = logging.getLogger("dfs.unsynced")
 
 _LOOKED_AT: Final = 200
 """Blocks in one step of the event loop: a millisecond."""
+_ENOUGH: Final = 2
+_LEAST_GRACE_S: Final = 1.0
+_GRACE_FACTOR: Final = 4
+"""As for a block that is written to several (fan_out.py)."""
 _COUNTED_MAX: Final = 100_000
 """Files; one that is forgotten is looked at once more."""
 
@@ -107,18 +111,29 @@ class Unsynced:
         uncounted = ino not in self._counted and self._is_uncounted()
         there = {node.id for node in self._registry.readable(self._monotonic())}
         wanted = [node for node in owing if node in there]
-        results = await asyncio.gather(*(self._pay(node, ino) for node in wanted), return_exceptions=True)
-        failures = {node: result for node, result in zip(wanted, results, strict=True) if result is not None}
-        unpaid = failures.keys() | (set(owing) - set(wanted))
-        if uncounted:
-            blocks |= await asyncio.to_thread(self._engine.read, lambda txn: _blocks_of(txn, ino))
-        lost = await self._look_at(ino, blocks, unpaid)
+        paying = {asyncio.create_task(self._pay(node, ino)): node for node in wanted}
+        try:
+            late = await _most_of(paying)
+            if uncounted:
+                blocks |= await asyncio.to_thread(self._engine.read, lambda txn: _blocks_of(txn, ino))
+            absent = set(owing) - set(wanted)
+            lost = await self._look_at(ino, blocks, absent | _unpaid(paying))
+            if lost is not None and late:  # it is nowhere else
+                await asyncio.wait(late)
+                lost = await self._look_at(ino, blocks, absent | _unpaid(paying))
+            failures = [task.exception() for task in paying if task.done()]
+            unpaid = absent | _unpaid(paying)
+        finally:
+            for task in paying:
+                task.cancel()
+            await asyncio.gather(*paying, return_exceptions=True)
         if lost is None:
             if uncounted:
                 self._note_counted(ino)
             return
-        for failure in failures.values():
-            raise failure
+        for failure in failures:
+            if failure is not None:
+                raise failure
         if unpaid or uncounted:
             raise Unavailable("none of the datanodes that hold the file's last blocks is there")
         raise InputOutput(f"block {format_block(lost)} was lost before it was on disk")
@@ -211,6 +226,24 @@ class Unsynced:
         if datanode is None or self._session is None:
             raise Unavailable(f"datanode {node} is gone")
         await sync_datanode(self._session, datanode.url)
+
+
+async def _most_of(paying: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait until all have ended, or two have synced and the others have had a few times as long: a datanode that hangs
+    is not to hold up everybody. Those that are late."""
+    loop = asyncio.get_running_loop()
+    started, late, left_s = loop.time(), set(paying), None
+    while late:
+        done, late = await asyncio.wait(late, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            break
+        if sum(task.done() and task.exception() is None for task in paying) >= _ENOUGH:
+            left_s = max(_LEAST_GRACE_S, _GRACE_FACTOR * (loop.time() - started))
+    return late
+
+
+def _unpaid(paying: Mapping[asyncio.Task[None], NodeId]) -> set[NodeId]:
+    return {node for task, node in paying.items() if not task.done() or task.exception() is not None}
 
 
 def _batches(blocks: list[BlockId]) -> Iterator[list[BlockId]]:
