@@ -13,10 +13,9 @@ from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
-from dfslib.namenode.checkpoint.format import Commit, Encoder, FileName, Header, name_of
+from dfslib.namenode.checkpoint.format import Commit, FileName, Header, name_of, write_journal
 from dfslib.wire.positions import Position
 
-_FRAME_COMMITS: Final = 1000
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -52,14 +51,10 @@ class Folder:
     def write_journal(self, header: Header, commits: Sequence[Commit]) -> Made:
         """Raises OSError; then nothing is left of it."""
         temporary = self._path / "journal"
-        encoder = Encoder()
         self._make()
         try:
             with temporary.open("wb") as file:
-                file.write(encoder.header(header))
-                for start in range(0, len(commits), _FRAME_COMMITS):
-                    file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
-                file.write(encoder.end())
+                write_journal(file, header, commits)
             return self._named(temporary, header)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ _FRAME: Final = struct.Struct("<cII")
 _HEADER, _RECORDS, _END = b"h", b"r", b"e"
 _FRAME_MAX: Final = 1 << 30
 """Longer than any frame that is written: a length that was damaged asks for no memory."""
+_FRAME_COMMITS: Final = 1000
 _LEVEL: Final = 1
 """zlib's fastest: the namenode's time is dearer than the datanodes' disks."""
 
@@ -134,6 +135,15 @@ class Encoder:
 
     def end(self) -> bytes:
         return _frame(_END, msgspec.msgpack.encode(self._count))
+
+
+def write_journal(file: BinaryIO, header: Header, commits: Sequence[Commit]) -> None:
+    """All of a journal's file. Raises OSError."""
+    encoder = Encoder()
+    file.write(encoder.header(header))
+    for start in range(0, len(commits), _FRAME_COMMITS):
+        file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
+    file.write(encoder.end())
 
 
 def commit_of(number: int, writes: Mapping[bytes, bytes | None]) -> Commit:

@@ -26,12 +26,12 @@ from msgspec.structs import replace
 from dfslib.namenode.checkpoint.format import (
     RUNS_KEPT,
     Commit,
-    Encoder,
     FileName,
     Header,
     lineage_in,
     name_of,
     run_begun_in,
+    write_journal,
 )
 from dfslib.namenode.metadata.history import History, Run
 from dfslib.namenode.metadata.lineage import RUNS, decode_runs
@@ -46,7 +46,6 @@ BYTES_MAX: Final = 256 << 20
 """Of all files together, where no datanode takes what they have."""
 _FRAME: Final = struct.Struct("<II")
 _NAME: Final = re.compile(r"(\d{6})-(\d{20})", re.ASCII)
-_FRAME_COMMITS: Final = 1000
 
 
 class _About(msgspec.Struct, frozen=True, array_like=True):
@@ -99,7 +98,7 @@ class Recent:
 
     def append(self, commit: Commit) -> None:
         """Nothing happens before `begin`. A failure is logged, and made up for as soon as a datanode has the commit."""
-        number, changes = commit
+        number = commit[0]
         with self._lock:
             if self._about is None or self._missed is not None:
                 return
@@ -113,9 +112,8 @@ class Recent:
                 self._missed = number
                 log.warning(event("commits are not kept beside the store", reason=error, until="a datanode has them"))
             self._last = number
-            for key, value in changes:
-                if key == RUNS and value is not None:
-                    self._about = replace(self._about, runs=decode_runs(value)[-RUNS_KEPT:])
+            if (runs := _runs(self._about.runs, [commit])) is not self._about.runs:
+                self._about = replace(self._about, runs=runs)
 
     def end_file(self) -> None:
         """The next commit goes into another file."""
@@ -214,14 +212,10 @@ def as_journals(recent: Path, target: Path) -> dict[FileName, Path]:
 
 
 def _make(target: Path, header: Header, commits: list[Commit], made: dict[FileName, Path]) -> None:
-    encoder = Encoder()
     name = name_of(header)
     made[name] = target / str(name)
     with made[name].open("wb") as file:
-        file.write(encoder.header(header))
-        for start in range(0, len(commits), _FRAME_COMMITS):
-            file.write(encoder.records(commits[start : start + _FRAME_COMMITS]))
-        file.write(encoder.end())
+        write_journal(file, header, commits)
 
 
 def _read(path: Path) -> tuple[_About | None, list[Commit]]:
@@ -254,17 +248,21 @@ def _frames(path: Path) -> Iterator[bytes]:
 
 
 def _runs(runs: tuple[Run, ...], commits: list[Commit]) -> tuple[Run, ...]:
-    for _, changes in commits:
-        for key, value in changes:
-            if key == RUNS and value is not None:
-                runs = decode_runs(value)[-RUNS_KEPT:]
-    return runs
+    data = _last(commits, RUNS)
+    return runs if data is None else decode_runs(data)[-RUNS_KEPT:]
 
 
 def _level(level: LevelNumber, commits: list[Commit]) -> LevelNumber:
     """Of the cluster at the last of the commits."""
+    data = _last(commits, keys.CLUSTER)
+    return level if data is None else records.decode_cluster(data).level
+
+
+def _last(commits: list[Commit], wanted: bytes) -> bytes | None:
+    """What the commits have put there last, if they have."""
+    found = None
     for _, changes in commits:
         for key, value in changes:
-            if key == keys.CLUSTER and value is not None:
-                level = records.decode_cluster(value).level
-    return level
+            if key == wanted and value is not None:
+                found = value
+    return found
