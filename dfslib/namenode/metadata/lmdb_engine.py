@@ -42,8 +42,8 @@ MAP_BYTES: Final = 1 << 40
 the map never has to be grown under running readers."""
 _FULL_BYTES: Final = 1 << 20
 """Less is free on a disk on which a write has just been cut short."""
-_DATA: Final = "data.mdb"
-"""LMDB's name for it."""
+DATA: Final = "data.mdb"
+"""LMDB's name for the store."""
 _GROUP_MAX: Final = 1024
 """Functions in one commit; bounds the wait of the first one in a group."""
 
@@ -204,7 +204,12 @@ class LmdbEngine:
     def _commit_failure(self, error: Exception) -> Exception:
         """What those get whose commit has raised this. LMDB tells a write that was cut short as EIO, and a full disk
         cuts writes short."""
-        if isinstance(error, lmdb.Error) and _is_full(self._path):
+        is_full = _is_full(self._path)
+        if isinstance(error, lmdb.PanicError) or (_is_of_the_disk(error) and not is_full):
+            self._fail(error)
+        if self._failure:
+            return self._unavailable()
+        if isinstance(error, lmdb.Error) and is_full:
             error = lmdb.DiskError(str(error))
         return self._told(error) if isinstance(error, _DAMAGE) else _failure(error)
 
@@ -248,7 +253,7 @@ class LmdbEngine:
     def _forget_pages(self) -> None:
         """Have whoever opens the store next read what the disk has, and not what the memory has."""
         with contextlib.suppress(OSError):
-            fd = os.open(self._path / _DATA, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self._path / DATA, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
@@ -315,10 +320,7 @@ class LmdbEngine:
                         txn.put(key, record)
         except Exception as error:
             log.exception("metadata commit failed")
-            is_full = _is_full(self._path)
-            if isinstance(error, lmdb.PanicError) or (_is_of_the_disk(error) and not is_full):
-                self._fail(error)
-            failure = self._unavailable() if self._failure else self._commit_failure(error)
+            failure = self._commit_failure(error)
             return [_Outcome(request.future, None, failure) for request in group]
         if step is not None:
             self._recorder.adopted(step)

@@ -16,9 +16,8 @@ import lmdb
 import lmdb.verify
 
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn
-from dfslib.namenode.metadata.lmdb_engine import MAP_BYTES, LmdbTxn
+from dfslib.namenode.metadata.lmdb_engine import DATA, MAP_BYTES, LmdbTxn
 
-DATA: Final = "data.mdb"
 LOCKS: Final = "lock.mdb"
 """Who reads which snapshot; made anew by whoever opens the store first, so that it holds nothing of worth."""
 

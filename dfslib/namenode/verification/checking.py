@@ -15,7 +15,7 @@ import msgspec
 
 import dfslib
 from dfslib.namenode.checkpoint.format import Header
-from dfslib.namenode.metadata.lmdb_file import DATA
+from dfslib.namenode.metadata.lmdb_engine import DATA
 from dfslib.namenode.verification import child
 from dfslib.namenode.verification.child import Done, Line, Order, Progress, Refused
 from dfslib.namenode.verification.store_check import Verdict

@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from dfslib.namenode.checkpoint.format import Damaged, FileName, Header, parse_name, read_header
 from dfslib.namenode.checkpoint.recent import FOLDER as RECENT
 from dfslib.namenode.checkpoint.recent import as_journals, last_kept
-from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
+from dfslib.namenode.metadata.lmdb_engine import DATA
+from dfslib.namenode.metadata.lmdb_file import LOCKS
 from dfslib.namenode.verification.checking import Checker, CheckFailed
 from dfslib.namenode.verification.marker import Marker, SetAside, read_marker, write_marker
 from dfslib.namenode.verification.set_aside import PREFIX, set_aside

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
+from dfslib.namenode.metadata.lmdb_engine import DATA
+from dfslib.namenode.metadata.lmdb_file import LOCKS
 from dfslib.runtime.durable_files import replace_file, sync_directory
 
 PREFIX: Final = "damaged-"

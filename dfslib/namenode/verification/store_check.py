@@ -23,7 +23,8 @@ from dfslib.namenode.checkpoint.format import Header
 from dfslib.namenode.checkpoint.snapshot import write_snapshot
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, prefix_end
 from dfslib.namenode.metadata.lineage import LINEAGE, Digest, decode_lineage, runs_of
-from dfslib.namenode.metadata.lmdb_file import DATA, DamagedStore, read_through, reading, scan_checked, verify_at_rest
+from dfslib.namenode.metadata.lmdb_engine import DATA
+from dfslib.namenode.metadata.lmdb_file import DamagedStore, read_through, reading, scan_checked, verify_at_rest
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.check import Problem, check
 from dfslib.wire.features import NEWEST_LEVEL

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dfslib.model import ROOT, BlockId, Extent, FileType, InodeId, NodeId
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
-from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
-from dfslib.namenode.metadata.lmdb_file import DATA
+from dfslib.namenode.metadata.lmdb_engine import DATA, LmdbEngine
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.content import replace_content
 from dfslib.namenode.namespace.create import NewInode, create, make_root

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfslib.namenode.checkpoint.format import Encoder, Header, name_of
-from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
-from dfslib.namenode.metadata.lmdb_file import DATA
+from dfslib.namenode.metadata.lmdb_engine import DATA, LmdbEngine
 from dfslib.namenode.verification import guard as guards
 from dfslib.namenode.verification.checking import Checker, CheckFailed
 from dfslib.namenode.verification.crashes import NAME as CRASH

@@ -15,8 +15,8 @@ from dfslib.namenode.checkpoint import format as files
 from dfslib.namenode.checkpoint.format import Header, name_of
 from dfslib.namenode.metadata.engine import Txn
 from dfslib.namenode.metadata.lineage import LINEAGE, RUNS, decode_lineage
-from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
-from dfslib.namenode.metadata.lmdb_file import DATA, LOCKS
+from dfslib.namenode.metadata.lmdb_engine import DATA, LmdbEngine
+from dfslib.namenode.metadata.lmdb_file import LOCKS
 from dfslib.namenode.namespace import keys, records
 from dfslib.namenode.namespace.records import RestoringRecord, Totals
 from dfslib.namenode.verification.store_check import check_store
