@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from decimal import Decimal
 
 from dfslib.config import parse_replication
@@ -23,6 +23,11 @@ class Params:
             if name not in allowed:
                 known = ", ".join(sorted(allowed)) or "none"
                 raise InvalidArgument(f"unknown parameter {name!r}; known here: {known}")
+
+    @property
+    def values(self) -> Mapping[str, bytes]:
+        """All of them, as they were sent."""
+        return self._values
 
     def raw(self, name: str) -> bytes | None:
         return self._values.get(name)

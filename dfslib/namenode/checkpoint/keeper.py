@@ -105,8 +105,6 @@ class Keeper:
         self._reason = ""
         """Why the last attempt to restore failed; told once."""
         self._outdated = asyncio.Event()
-        self._failure = ""
-        """Why nothing can be committed any more."""
         self._ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fatal: BaseException | None = None
@@ -326,7 +324,11 @@ class Keeper:
     def cannot_commit(self, reason: str) -> None:
         """The store's disk has failed: the process is to end, and who comes next finds out what the disk has. From any
         thread."""
-        self._failure = reason
+        self._fatal = InputOutput(
+            f"the metadata cannot be written: {reason}. What was acknowledged is on disk; look at the disk, and start "
+            "the namenode again",
+            str(self._folder),
+        )
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ended.set)
 
@@ -338,8 +340,8 @@ class Keeper:
         so that all that was acknowledged until the end is in the file.
         """
         self._loop = asyncio.get_running_loop()
-        if self._failure:
-            self._ended.set()
+        if self._fatal is not None:
+            raise self._fatal
         failed = asyncio.create_task(self._ended.wait(), name="failed")
         outdated = asyncio.create_task(self._outdated.wait(), name="outdated")
         damaged = asyncio.create_task(self._gate.damaged(), name="damaged")
@@ -348,12 +350,6 @@ class Keeper:
         finally:
             for task in (failed, outdated, damaged):
                 task.cancel()
-        if self._failure:
-            raise InputOutput(
-                f"the metadata cannot be written: {self._failure}. What was acknowledged is on disk; look at the disk, "
-                "and start the namenode again",
-                str(self._folder),
-            )
         if self._fatal is not None:
             raise self._fatal
         if damaged.done():

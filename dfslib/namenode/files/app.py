@@ -167,7 +167,7 @@ class FileRoutes:
             if_match=request.headers.get("If-Match", ""),
             if_none_match=request.headers.get("If-None-Match", ""),
         )
-        identified = _identified(request)
+        identified = _identified(request, target, params)
         operations = self._operations.for_request(identified)
         if identified and (before := operations.remembered()):
             return await self._again(request, target, identified, before)
@@ -188,7 +188,8 @@ class FileRoutes:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         target, query = _split(request)
         params = Params(query, _DELETE)
-        return _answer(await self._for(request).delete(target, recursive=params.flag("recursive")), b"")
+        done = await self._for(request, target, params).delete(target, recursive=params.flag("recursive"))
+        return _answer(done, b"")
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         target, query = _split(request)
@@ -200,8 +201,8 @@ class FileRoutes:
         allowed, operation = found
         return await operation(request, target, Params(query, allowed | {"op"}))
 
-    def _for(self, request: web.Request) -> Operations:
-        return self._operations.for_request(_identified(request))
+    def _for(self, request: web.Request, target: Target, params: Params) -> Operations:
+        return self._operations.for_request(_identified(request, target, params))
 
     async def _again(
         self, request: web.Request, target: Target, identified: IdentifiedRequest, before: Remembered
@@ -218,32 +219,35 @@ class FileRoutes:
 
     async def _mkdir(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         mode = params.mode("mode")
-        done = await self._for(request).mkdir(target, 0o755 if mode is None else mode, parents=params.flag("parents"))
+        operations = self._for(request, target, params)
+        done = await operations.mkdir(target, 0o755 if mode is None else mode, parents=params.flag("parents"))
         return _answer(done, target.raw)
 
     async def _rename(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        return _answer(await self._for(request).rename(target, to, noreplace=params.flag("noreplace")), to.raw)
+        done = await self._for(request, target, params).rename(target, to, noreplace=params.flag("noreplace"))
+        return _answer(done, to.raw)
 
     async def _copy(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        return _answer(await self._for(request).copy(target, to, parents=params.flag("parents")), to.raw)
+        done = await self._for(request, target, params).copy(target, to, parents=params.flag("parents"))
+        return _answer(done, to.raw)
 
     async def _link(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         to = _to(params)
-        return _answer(await self._for(request).link(target, to), to.raw)
+        return _answer(await self._for(request, target, params).link(target, to), to.raw)
 
     async def _symlink(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
-        return _answer(await self._for(request).symlink(target, params.required("to")), target.raw)
+        return _answer(await self._for(request, target, params).symlink(target, params.required("to")), target.raw)
 
     async def _truncate(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
         size = params.number("size", 0, FILE_SIZE_MAX)
         if size is None:
             raise InvalidArgument("parameter 'size' is missing", target.text)
-        return _answer(await self._for(request).truncate(target, size), target.raw)
+        return _answer(await self._for(request, target, params).truncate(target, size), target.raw)
 
-    async def _append(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
-        identified = _identified(request)
+    async def _append(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        identified = _identified(request, target, params)
         operations = self._operations.for_request(identified)
         if identified and (before := operations.remembered()):
             return await self._again(request, target, identified, before)
@@ -262,11 +266,11 @@ class FileRoutes:
         change = _change(params)
         if change == AttrChange():
             raise InvalidArgument("nothing to set: give mode, uid, gid, atime or mtime", target.text)
-        done = await self._for(request).set_attrs(target, change, follow=params.flag("follow", True))
+        done = await self._for(request, target, params).set_attrs(target, change, follow=params.flag("follow", True))
         return _answer(done, target.raw)
 
     async def _setxattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
-        identified = _identified(request)
+        identified = _identified(request, target, params)
         value = bytearray()
         async for chunk in self._body(request, identified):
             value += chunk
@@ -282,25 +286,25 @@ class FileRoutes:
         return _answer(done, target.raw)
 
     async def _removexattr(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
-        return _answer(await self._for(request).remove_xattr(target, params.required("name")), target.raw)
+        done = await self._for(request, target, params).remove_xattr(target, params.required("name"))
+        return _answer(done, target.raw)
 
-    async def _touch(self, request: web.Request, target: Target, _: Params) -> web.StreamResponse:
-        return _answer(await self._for(request).touch(target), target.raw)
+    async def _touch(self, request: web.Request, target: Target, params: Params) -> web.StreamResponse:
+        return _answer(await self._for(request, target, params).touch(target), target.raw)
 
     def _body(self, request: web.Request, identified: IdentifiedRequest | None) -> AsyncIterator[bytes]:
         body = pieces(request, self._body_timeout_s)
         return identified.passing(body) if identified else body
 
 
-def _identified(request: web.Request) -> IdentifiedRequest | None:
+def _identified(request: web.Request, target: Target, params: Params) -> IdentifiedRequest | None:
     """The request, where it has an id. Raises InvalidArgument."""
     request_id = check_request_id(request.headers.get(routes.HEADER_REQUEST_ID))
     if request_id is None:
         return None
-    target, query = _split(request)
     path = target.raw + b"/" * target.path.must_be_dir
     conditions = (request.headers.get("If-Match", ""), request.headers.get("If-None-Match", ""))
-    return IdentifiedRequest(request_id, digest_head(request.method, path, parse_query(query), conditions))
+    return IdentifiedRequest(request_id, digest_head(request.method, path, params.values, conditions))
 
 
 def _split(request: web.Request) -> tuple[Target, str]:

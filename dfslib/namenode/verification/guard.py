@@ -134,7 +134,7 @@ class Guard:
             self._judge(check_store(self._folder, at_rest=True))
             return
         verdict = await self._checker.check(whole=False, in_turn=False)
-        if verdict.damage or self._misplaced(verdict) or self._behind(verdict):
+        if self._fault(verdict):
             self._judge(verdict)
         else:
             self._save(absolved="", starts=self._marker.starts + 1)
@@ -253,8 +253,7 @@ class Guard:
 
     def _judge(self, verdict: Verdict) -> None:
         """Of a store that is not open: set it aside, or let it be opened."""
-        reason = verdict.damage or self._misplaced(verdict) or self._behind(verdict)
-        if reason:
+        if reason := self._fault(verdict):
             self._set_aside(reason)
         else:
             self._tell_faults(verdict)
@@ -275,6 +274,10 @@ class Guard:
                 f"that cluster, start a namenode with its {DATA} in an empty folder"
             )
         return f"it holds no cluster, and this folder is cluster {known}'s"
+
+    def _fault(self, verdict: Verdict) -> str:
+        """Why a store is not to be opened; empty where it is."""
+        return verdict.damage or self._misplaced(verdict) or self._behind(verdict)
 
     def _behind(self, verdict: Verdict) -> str:
         """Why a store that is right is not all of it; empty where it is."""
