@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -32,11 +33,10 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-@given(st.lists(step, min_size=10, max_size=40), st.integers(0, 1 << 20))
-@example([("append", 5), ("seal",), ("turns", 12), ("cut", True)] * 8, 3)
-def test_every_line_is_there_once(steps: list[Any], seed: int) -> None:
-    async def run() -> None:
+def run(seed: int, work: Callable[[InProcess], Awaitable[None]]) -> None:
+    """With one mount."""
+
+    async def begin_and_end() -> None:
         namenode = InProcess(random.Random(seed))
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -45,6 +45,13 @@ def test_every_line_is_there_once(steps: list[Any], seed: int) -> None:
         finally:
             await namenode.close()
 
+    asyncio.run(begin_and_end())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@given(st.lists(step, min_size=10, max_size=40), st.integers(0, 1 << 20))
+@example([("append", 5), ("seal",), ("turns", 12), ("cut", True)] * 8, 3)
+def test_every_line_is_there_once(steps: list[Any], seed: int) -> None:
     async def work(namenode: InProcess) -> None:
         vfs, door = namenode.mounts[0], namenode.doors[0]
         attr, opened = await vfs.create(PROGRAM, ROOT, b"log", 0o644, os.O_WRONLY | os.O_APPEND)
@@ -70,19 +77,10 @@ def test_every_line_is_there_once(steps: list[Any], seed: int) -> None:
         await vfs.flush(opened.handle, LockOwner(1))
         await vfs.release(opened.handle)
 
-    asyncio.run(run())
+    run(seed, work)
 
 
 def test_the_namenode_answers_alike_what_was_done_in_a_session_that_is_over() -> None:
-    async def run() -> None:
-        namenode = InProcess(random.Random(1))
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                await namenode.start(1)
-                await work(namenode)
-        finally:
-            await namenode.close()
-
     async def work(namenode: InProcess) -> None:
         vfs = namenode.mounts[0]
         attr, opened = await vfs.create(PROGRAM, ROOT, b"log", 0o644, os.O_RDWR)
@@ -112,4 +110,4 @@ def test_the_namenode_answers_alike_what_was_done_in_a_session_that_is_over() ->
         assert namenode.content(attr.ino) == b"one\ntwo\n"
         await vfs.release(opened.handle)
 
-    asyncio.run(run())
+    run(1, work)

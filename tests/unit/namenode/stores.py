@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from dfslib.model import ROOT, BlockId, Extent, FileType, InodeId, NodeId
+from dfslib.namenode.checkpoint.format import read_commits
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
 from dfslib.namenode.metadata.lmdb_engine import DATA, LmdbEngine
 from dfslib.namenode.namespace import keys, records
@@ -22,6 +24,17 @@ CLUSTER = "c" * 32
 PAGE = 4096
 NODES = (NodeId("a" * 32), NodeId("b" * 32))
 _FILE = NewInode(type=FileType.FILE, mode=0o644)
+
+
+def go_on(state: dict[bytes, bytes], journal: BinaryIO) -> None:
+    """What the keys are after the commits of a journal, which is read behind its header."""
+    for commits in read_commits(journal):
+        for _, changes in commits:
+            for key, value in changes:
+                if value is None:
+                    state.pop(key, None)
+                else:
+                    state[key] = value
 
 
 def begin(txn: Txn, cluster_id: str = CLUSTER) -> None:

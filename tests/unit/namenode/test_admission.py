@@ -233,20 +233,21 @@ def test_one_that_does_not_remember_is_asked_for_its_copies(tmp_path: Path) -> N
     run(old, scenario, n0=files)
 
 
-def parted(tmp_path: Path, nodes: int) -> tuple[Store, Store]:
-    """Two that went on, each by a run of its own; the second one has the greater numbers."""
+def parted(tmp_path: Path, nodes: int) -> tuple[Store, str, dict[str, bytes]]:
+    """One of two that went on, each by a run of its own; position and copies of the other, which has the greater
+    numbers."""
     store = begun(tmp_path / "a", nodes)
     other = store.copy(tmp_path / "b")
     store.reopened().write("here")
     for name in "xyz":
         other.write(name)
-    return store, other
+    position, files = other.position, other.copy_of_metadata()
+    other.engine.close()
+    return store, position, files
 
 
 def test_where_they_have_parted_most_have_to_say_so(tmp_path: Path) -> None:
-    store, other = parted(tmp_path, 3)
-    position, files = other.position, other.copy_of_metadata()
-    other.engine.close()
+    store, position, files = parted(tmp_path, 3)
 
     async def scenario(namenode: Namenode) -> None:
         assert "which is not in the past of the metadata here" in await namenode.refused(0, position)
@@ -258,9 +259,7 @@ def test_where_they_have_parted_most_have_to_say_so(tmp_path: Path) -> None:
 
 
 def test_who_has_parted_is_refused_once_it_is_open_until_a_person_says_so(tmp_path: Path) -> None:
-    store, other = parted(tmp_path, 2)
-    position, files = other.position, other.copy_of_metadata()
-    other.engine.close()
+    store, position, files = parted(tmp_path, 2)
 
     async def scenario(namenode: Namenode) -> None:
         await namenode.join(0, store.position)
@@ -284,9 +283,7 @@ def test_who_has_parted_is_refused_once_it_is_open_until_a_person_says_so(tmp_pa
 
 
 def test_who_has_parted_and_is_brought_back_is_not_refused_any_more(tmp_path: Path) -> None:
-    store, other = parted(tmp_path, 2)
-    position, files = other.position, other.copy_of_metadata()
-    other.engine.close()
+    store, position, files = parted(tmp_path, 2)
 
     async def scenario(namenode: Namenode) -> None:
         await namenode.join(0, store.position)
@@ -352,9 +349,7 @@ def test_but_not_without_any_of_them_and_no_other_store_does(tmp_path: Path) -> 
 
 
 def test_who_is_refused_and_does_not_come_any_more_is_not_told_of(tmp_path: Path) -> None:
-    store, other = parted(tmp_path, 2)
-    position, files = other.position, other.copy_of_metadata()
-    other.engine.close()
+    store, position, files = parted(tmp_path, 2)
 
     async def scenario(namenode: Namenode) -> None:
         await namenode.join(0, store.position)

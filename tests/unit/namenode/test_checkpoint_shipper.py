@@ -19,7 +19,7 @@ from dfslib.namenode.checkpoint import sender as sender_module
 from dfslib.namenode.checkpoint import shipper as shipper_module
 from dfslib.namenode.checkpoint.chains import best_chain
 from dfslib.namenode.checkpoint.cluster import Cluster
-from dfslib.namenode.checkpoint.format import Header, check, parse_name, read_commits, read_header, read_records
+from dfslib.namenode.checkpoint.format import Header, check, parse_name, read_header, read_records
 from dfslib.namenode.checkpoint.generations import AGES_NS, HOUR_NS
 from dfslib.namenode.checkpoint.journal import Journal
 from dfslib.namenode.checkpoint.recent import Recent
@@ -36,6 +36,7 @@ from dfslib.wire.features import NEWEST_LEVEL
 from dfslib.wire.messages import JoinRequest
 from tests.deadline import DEADLINE_S
 from tests.unit.namenode.fake_datanode import FakeDatanode
+from tests.unit.namenode.stores import go_on
 
 State = dict[bytes, bytes]
 
@@ -128,13 +129,7 @@ class Shipped:
                 for frame in read_records(file):
                     found.update(frame)
                 continue
-            for commits in read_commits(file):
-                for _, changes in commits:
-                    for key, value in changes:
-                        if value is None:
-                            found.pop(key, None)
-                        else:
-                            found[key] = value
+            go_on(found, file)
         assert found == self.history[chain.reach[1]]
         digest = Digest()
         for key, value in found.items():

@@ -19,7 +19,7 @@ from dfslib.namenode.checkpoint.journal import Journal
 from dfslib.namenode.checkpoint.recent import Recent, as_journals, last_kept
 from dfslib.namenode.metadata.engine import KEY_MAX, ReadTxn, Txn
 from dfslib.namenode.metadata.lmdb_engine import LmdbEngine
-from tests.unit.namenode.stores import CLUSTER
+from tests.unit.namenode.stores import CLUSTER, go_on
 
 EPOCH = 3
 State = dict[bytes, bytes]
@@ -85,13 +85,7 @@ class Store:
                 assert header.head.number == name.last
                 file.seek(0)
                 files.read_header(file)
-                for commits in files.read_commits(file):
-                    for _, changes in commits:
-                        for key, value in changes:
-                            if value is None:
-                                state.pop(key, None)
-                            else:
-                                state[key] = value
+                go_on(state, file)
         return chain.reach[1], state
 
 
